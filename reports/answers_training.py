@@ -1,0 +1,254 @@
+"""Answers 3b to 3d: accuracy and time of whole training runs by batch size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from reports.rows import Row, configuration, groups, of_question, source_of
+from reports.separation import separate
+from reports.tables import Table
+from reports.units import count, listed, ms, percent, points, seconds, significant
+
+if TYPE_CHECKING:
+    from reports.answers import Said
+
+CLOSE_SHARE = 0.05
+"""With one run each, two times nearer than this are not told apart."""
+
+
+def most_accurate(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
+    """3b: the winner where seeds and test set separate it, otherwise a tie."""
+    runs = _training_runs(rows)
+    finals = _by_batch(runs, lambda row: _last(row, "test_accuracy"))
+    if not finals:
+        return _nothing(rows)
+    group = [row for row in runs if row["batch_size"] in finals]
+    images = next((row["test_images"] for row in group if row.get("test_images")), None)
+    verdict = separate(finals, images)
+    best = finals[verdict.best]
+    mean = sum(best) / len(best)
+    after = f"after {_epochs(group)} epochs"
+    top = f"batch {count(verdict.best)} ({percent(mean)} of the test images right {after})"
+    if len(finals) == 1:
+        text = f"Only one batch size was trained: {top}."
+    elif verdict.wins:
+        text = (
+            f"{top[0].upper()}{top[1:]}: its worst of {len(best)} seeds beats the best seed of every other "
+            f"batch size, which chance alone would do in {percent(verdict.chance)} of cases."
+        )
+    else:
+        text = f"A tie. Highest is {top}, but {_why_tied(verdict, finals)}."
+    text += _chance(group)
+    table = Table(
+        caption=f"Test accuracy {after}: {configuration(group[0], 'batch_size')}; {source_of(group)}; "
+        "percent of the test images",
+        columns=("batch size", "seeds", "mean", "lowest", "highest"),
+        rows=tuple(
+            (
+                count(batch),
+                count(len(values)),
+                percent(sum(values) / len(values)),
+                percent(min(values)),
+                percent(max(values)),
+            )
+            for batch, values in finals.items()
+        ),
+    )
+    return text, source_of(group), table
+
+
+def _why_tied(verdict: Any, finals: Mapping[int, list[float]]) -> str:
+    reasons = []
+    if verdict.seeds < 2:
+        reasons.append("with one seed the spread over seeds is unknown, and one seed separates nothing")
+    elif verdict.tied_with:
+        reasons.append(
+            f"the {verdict.seeds} seeds or the test set do not separate it from "
+            f"{listed([f'batch {count(batch)}' for batch in verdict.tied_with])}"
+        )
+    else:
+        reasons.append(
+            f"with {verdict.seeds} seeds each for {len(finals)} batch sizes chance alone would set one "
+            f"apart in {percent(verdict.chance)} of cases"
+        )
+    if verdict.resolution is not None:
+        reasons.append(f"the test set resolves {points(verdict.resolution)} at best")
+    return "; ".join(reasons)
+
+
+def _chance(group: list[Row]) -> str:
+    chance = next((row["chance_accuracy"] for row in group if row.get("chance_accuracy") is not None), None)
+    return "" if chance is None else f" Always guessing the most frequent class scores {percent(chance)}."
+
+
+def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
+    """3c: the batch size with the least training time, explained by steps, ms a step and the busy GPU."""
+    runs = _training_runs(rows)
+    times = _by_batch(runs, lambda row: row.get("train_s") or _sum_of_epochs(row))
+    if not times:
+        return _nothing(rows)
+    group = [row for row in runs if row["batch_size"] in times]
+    means = {batch: sum(values) / len(values) for batch, values in times.items()}
+    quickest, slowest = min(means, key=lambda b: means[b]), max(means, key=lambda b: means[b])
+    epochs = _epochs(group)
+    text = f"Batch {count(quickest)}: {epochs} epochs in {seconds(means[quickest])}"
+    text += _explained(rows, group, quickest)
+    if len(means) == 1:
+        text = f"Only one batch size was trained. {text}."
+    else:
+        text += (
+            f"; slowest is batch {count(slowest)} with {seconds(means[slowest])}"
+            f"{_explained(rows, group, slowest)}. {_why_faster(group, quickest, slowest)}"
+        ).rstrip()
+        level = [batch for batch in means if batch != quickest and _not_slower(times[quickest], times[batch])]
+        if level:
+            text = f"Too close to call between batch {listed([count(b) for b in (quickest, *level)])}. {text}"
+    table = Table(
+        caption=f"Training time of {epochs} epochs, evaluation off the clock: "
+        f"{configuration(group[0], 'batch_size')}; {source_of(group)}; s = seconds, ms = milliseconds",
+        columns=("batch size", "training time", "steps per epoch", "time a step", "GPU busy"),
+        rows=tuple((count(batch), seconds(means[batch]), *_steps(rows, group, batch)) for batch in times),
+    )
+    return text, source_of(group), table
+
+
+def _steps(rows: list[Row], group: list[Row], batch: int) -> tuple[str, str, str]:
+    """Steps per epoch, time a step and busy share of one batch size, as text."""
+    steps, step_s = _step_time(group, batch)
+    busy = _busy_share(rows, group[0], batch)
+    return (
+        "not read" if steps is None else count(steps),
+        "not read" if step_s is None else ms(step_s),
+        "not read" if busy is None else percent(busy),
+    )
+
+
+def _explained(rows: list[Row], group: list[Row], batch: int) -> str:
+    steps, step_s = _step_time(group, batch)
+    busy = _busy_share(rows, group[0], batch)
+    parts = []
+    if steps is not None:
+        parts.append(f"{count(steps)} steps an epoch")
+    if step_s is not None:
+        parts.append(f"{ms(step_s)} a step")
+    if busy is not None:
+        parts.append(f"the GPU busy {percent(busy)} of the step")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _why_faster(group: list[Row], quick: int, slow: int) -> str:
+    """Images a step against time a step: what a larger batch buys."""
+    quick_s, slow_s = _step_time(group, quick)[1], _step_time(group, slow)[1]
+    if not quick_s or not slow_s or quick <= slow:
+        return ""
+    return (
+        f"A step of batch {count(quick)} does {significant(quick / slow, 2)} times the images of a step of "
+        f"batch {count(slow)} in {significant(quick_s / slow_s, 2)} times the time."
+    )
+
+
+def _step_time(group: list[Row], batch: int) -> tuple[int | None, float | None]:
+    """Steps per epoch, and mean seconds a step over all epochs and seeds of this batch size."""
+    mine = [row for row in group if row["batch_size"] == batch]
+    steps = next((row["steps_per_epoch"] for row in mine if row.get("steps_per_epoch")), None)
+    taken = sum((row.get("steps_per_epoch") or 0) * len(row["epochs"]) for row in mine)
+    spent = sum(row.get("train_s") or _sum_of_epochs(row) or 0 for row in mine)
+    return steps, float(spent / taken) if taken and spent else None
+
+
+def _busy_share(rows: list[Row], like: Row, batch: int) -> float | None:
+    """The profiler's busy share at this batch size, of the same model on the same engine."""
+    keys = ("model", "optimizer", "precision", "engine", "image_size")
+    for row in rows:
+        same = all(row.get(key) == like.get(key) for key in keys) and row.get("batch_size") == batch
+        if same and row.get("gpu_busy_share") is not None:
+            return float(row["gpu_busy_share"])
+    return None
+
+
+def _not_slower(quick: list[float], other: list[float]) -> bool:
+    if len(quick) > 1 and len(other) > 1:
+        return min(other) <= max(quick)
+    return min(other) <= max(quick) * (1 + CLOSE_SHARE)
+
+
+def accuracy_over_time(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
+    """3d: when each batch size reached the accuracy that all of them reached."""
+    runs = _training_runs(rows)
+    highest = _by_batch(runs, lambda row: max(_values(row, "train_accuracy"), default=None))
+    if not highest:
+        return _nothing(rows)
+    group = [row for row in runs if row["batch_size"] in highest]
+    goal = min(min(values) for values in highest.values())
+    reached = _by_batch(group, lambda row: _time_to(row, goal))
+    parts = [
+        f"batch {count(batch)} after {seconds(sum(taken) / len(taken))}" for batch, taken in reached.items()
+    ]
+    if not parts:
+        return "Training accuracy was recorded, but not its time.", source_of(group), None
+    text = (
+        f"Training accuracy reached {percent(goal)} (the most that every run reached) at "
+        f"{listed(parts)} of training, counted in whole epochs with evaluation off the clock."
+    )
+    return text, source_of(group), None
+
+
+def training_runs(rows: list[Row]) -> list[Row]:
+    """Rows of whole training runs that differ in batch size and seed only."""
+    return _training_runs(rows)
+
+
+def _training_runs(rows: list[Row]) -> list[Row]:
+    found = groups([row for row in of_question(rows, "3b") if row.get("epochs")], "batch_size")
+    return found[0] if found else []
+
+
+def _nothing(rows: list[Row]) -> Said:
+    failed = [row for row in of_question(rows, "3b") if row.get("fits") is False]
+    if failed:
+        batches = listed([count(row["batch_size"]) for row in failed if row.get("batch_size")])
+        return f"No training run finished: batch {batches} ran out of memory.", source_of(failed), None
+    return "Not asked in this run.", "skipped", None
+
+
+def _by_batch(runs: list[Row], figure: Any) -> dict[int, list[float]]:
+    """Batch size to one figure per seed, batch sizes ascending; rows without the figure left out."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for row in runs:
+        value = figure(row)
+        if value is not None:
+            found[row["batch_size"]].append(float(value))
+    return dict(sorted(found.items()))
+
+
+def _values(row: Row, field: str) -> list[float]:
+    return [epoch[field] for epoch in row.get("epochs") or [] if epoch.get(field) is not None]
+
+
+def _last(row: Row, field: str) -> float | None:
+    value = row["epochs"][-1].get(field)
+    return None if value is None else float(value)
+
+
+def _sum_of_epochs(row: Row) -> float | None:
+    values = _values(row, "train_seconds")
+    return float(sum(values)) if len(values) == len(row["epochs"]) else None
+
+
+def _time_to(row: Row, goal: float) -> float | None:
+    """Seconds of training until the end of the first epoch at or above ``goal``."""
+    spent: float = 0.0
+    for epoch in row["epochs"]:
+        if epoch.get("train_seconds") is None:
+            return None
+        spent += float(epoch["train_seconds"])
+        if (epoch.get("train_accuracy") or 0) >= goal:
+            return spent
+    return None
+
+
+def _epochs(group: list[Row]) -> str:
+    numbers = sorted({len(row["epochs"]) for row in group})
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

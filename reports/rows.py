@@ -1,0 +1,107 @@
+"""Which rows belong together: the same configuration but for the one thing that varies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+Row = dict[str, Any]
+
+CONFIGURATION = (
+    "source",
+    "model",
+    "dataset",
+    "optimizer",
+    "batch_size",
+    "image_size",
+    "num_classes",
+    "precision",
+    "engine",
+    "stand_in_for",
+    "learning_rate_rule",
+)
+"""What must be equal before two rows may share a plot line or a sentence."""
+
+OPTIMIZER_LABELS = {
+    "sgd": "SGD",
+    "sgd-momentum": "SGD with momentum",
+    "adam": "Adam",
+    "adam-fused": "Adam (fused)",
+}
+
+
+def optimizer_label(name: str | None) -> str:
+    """The name a reader knows; names without one stay as stored."""
+    return OPTIMIZER_LABELS.get(name or "", name or "unnamed optimizer")
+
+
+def of_question(rows: Iterable[Row], question: str) -> list[Row]:
+    """Rows that answer ``question``."""
+    return [row for row in rows if row.get("question") == question]
+
+
+def having(rows: Iterable[Row], *names: str) -> list[Row]:
+    """Rows in which every one of these fields was read."""
+    return [row for row in rows if all(row.get(name) is not None for name in names)]
+
+
+def groups(rows: Iterable[Row], varying: str) -> list[list[Row]]:
+    """Rows of one configuration each, apart from ``varying``; the largest group first.
+
+    Within a group rows are ordered by ``varying``; of equally large groups the
+    measured one, then the eager fp32 one, comes first.
+    """
+    keys = [name for name in CONFIGURATION if name != varying]
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in having(rows, varying):
+        found.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+
+    def rank(group: list[Row]) -> tuple[Any, ...]:
+        first = group[0]
+        plain = (first.get("precision") in (None, "fp32")) + (first.get("engine") in (None, "eager"))
+        return (-len({row[varying] for row in group}), first.get("source") != "measured", -plain, -len(group))
+
+    ordered = sorted(found.values(), key=rank)
+    if varying == "optimizer":
+        order = {name: place for place, name in enumerate(OPTIMIZER_LABELS)}
+        return [sorted(group, key=lambda row: order.get(row[varying], len(order))) for group in ordered]
+    return [sorted(group, key=lambda row: row[varying]) for group in ordered]
+
+
+def source_of(rows: Iterable[Row]) -> str:
+    """``measured``, ``predicted``, ``measured and predicted``, or ``skipped`` without rows."""
+    sources = sorted({row.get("source") or "source not stored" for row in rows})
+    return " and ".join(sources) if sources else "skipped"
+
+
+def configuration(row: Row, *without: str) -> str:
+    """``resnet152, Adam, batch 64, 32x32 images, fp32, eager``, as far as stored."""
+    parts = [row.get("model") if "model" not in without else None]
+    if row.get("optimizer") and "optimizer" not in without:
+        parts.append(optimizer_label(row["optimizer"]))
+    if row.get("batch_size") and "batch_size" not in without:
+        parts.append(f"batch {row['batch_size']:,}")
+    if row.get("image_size"):
+        parts.append(f"{row['image_size']}x{row['image_size']} images")
+    parts += [row.get("precision"), row.get("engine")]
+    text = ", ".join(part for part in parts if part)
+    if row.get("stand_in_for"):
+        text += f" (in place of {row['stand_in_for']})"
+    return text
+
+
+MEMORY_FIGURES = (
+    ("process_bytes", "process"),
+    ("peak_reserved_bytes", "reserved"),
+    ("peak_allocated_bytes", "allocated"),
+    ("tensor_bytes", "tensors"),
+)
+
+
+def memory_figure(rows: Iterable[Row]) -> tuple[str, str] | None:
+    """The widest memory figure that every fitting row has: its field and its word; ``None`` without one."""
+    fitting = [row for row in rows if row.get("fits") is not False]
+    for field, word in MEMORY_FIGURES:
+        if fitting and len(having(fitting, field)) == len(fitting):
+            return field, word
+    return None

@@ -1,0 +1,53 @@
+"""Answers and tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from reports.tables import Table
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from reports.answers import Answer
+
+
+def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
+    """Write the answers, question by question, with their tables and where each comes from.
+
+    Text from rows is printed as it is: rich's markup in a name is not followed.
+    """
+    from rich.console import Console  # noqa: PLC0415 (slow to import, and the page does not need it)
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(file=file, highlight=False, soft_wrap=False)
+    for answer in answers:
+        heading = Text.assemble((f"{answer.question}  {answer.title}", "bold"), f"  [{answer.source}]")
+        console.print(heading)
+        console.print(Padding(Text(answer.text), (0, 0, 0, 4)))
+        if answer.table is not None:
+            console.print(Padding(_rich_table(answer.table), (0, 0, 0, 4)))
+
+
+def print_table(table: Table, file: TextIO) -> None:
+    """Write one table with its caption, which names the units."""
+    from rich.console import Console  # noqa: PLC0415 (as above)
+
+    Console(file=file, highlight=False).print(_rich_table(table))
+
+
+def _rich_table(table: Table) -> RichTable:
+    from rich import box  # noqa: PLC0415 (as above)
+    from rich.table import Table as NewTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = NewTable(
+        box=box.SIMPLE_HEAD, title=Text(table.caption, style="italic"), title_justify="left", pad_edge=False
+    )
+    for place, column in enumerate(table.columns):
+        drawn.add_column(Text(column), justify="left" if place < table.label_columns else "right")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn

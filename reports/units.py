@@ -1,0 +1,69 @@
+"""How numbers are written: one unit per kind of quantity, the same on every table and plot."""
+
+from __future__ import annotations
+
+MB = 10**6
+MIB = 2**20
+GB = 10**9
+BYTES_NOTE = "MB (10**6 bytes)"
+"""Said on every table that shows memory."""
+
+
+def mb(size_bytes: float, digits: int = 1) -> str:
+    """Bytes as ``232.7 MB`` (MB = 10**6 bytes)."""
+    return f"{size_bytes / MB:,.{digits}f} MB"
+
+
+def mb_number(size_bytes: float) -> str:
+    """Bytes as ``232.7`` under a heading that says MB (10**6 bytes)."""
+    return f"{size_bytes / MB:,.1f}"
+
+
+def mib(size_bytes: float, digits: int = 1) -> str:
+    """Bytes as ``221.9 MiB`` (MiB = 2**20 bytes)."""
+    return f"{size_bytes / MIB:,.{digits}f} MiB"
+
+
+def gb(size_bytes: float, digits: int = 1) -> str:
+    """Bytes as ``85.0 GB`` (GB = 10**9 bytes)."""
+    return f"{size_bytes / GB:,.{digits}f} GB"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """At least ``digits`` significant digits, no exponent: ``0.0123``, ``62.7``, ``12,500``."""
+    if value == 0:
+        return "0"
+    whole = len(f"{abs(value):.0f}") if abs(value) >= 1 else 0
+    if whole:
+        return f"{value:,.{max(0, digits - whole)}f}"
+    return f"{value:.{digits}g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+
+
+def ms(seconds: float) -> str:
+    """Seconds as ``62.7 ms``."""
+    return f"{significant(seconds * 1000)} ms"
+
+
+def seconds(value_s: float) -> str:
+    """Seconds as ``118 s``."""
+    return f"{significant(value_s)} s"
+
+
+def percent(fraction: float) -> str:
+    """A fraction between 0 and 1 as ``91.2 %``."""
+    return f"{100 * fraction:.1f} %"
+
+
+def points(fraction: float) -> str:
+    """A difference between two fractions as ``2.6 points`` (percentage points)."""
+    return f"{100 * fraction:.1f} points"
+
+
+def count(number: float) -> str:
+    """A count as ``58,164,298``."""
+    return f"{number:,.0f}"
+
+
+def listed(parts: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
