@@ -1,0 +1,69 @@
+"""What measuring itself costs: the process border, and starting a configuration."""
+
+from statistics import median
+from time import perf_counter
+
+STEPS = 20
+BORDER_SHARE_MAX = 0.01
+"""What the border may add to a step of the model that is measured."""
+
+
+def test_process_border(benchmark, row, lab, settings):
+    """What does the pipe between the processes add to a training step?"""
+    model = lab.study_model
+    ask = {"optimizer": settings.batch_optimizer, "batch_size": settings.optimizer_batch_size, "model": model}
+    with lab.configuration(lab.request(**ask)) as worker:
+        worker.call("timed_steps", 5)
+        bare, piped = [], []
+        # Alternating, so that a drift of the clocks falls on both alike.
+        for _ in range(STEPS):
+            bare += worker.call("timed_steps", 1)
+            start = perf_counter()
+            worker.call("step")
+            piped.append(perf_counter() - start)
+        benchmark.pedantic(worker.call, args=("ping",), rounds=200, warmup_rounds=20)
+    bare_s, piped_s = median(bare), median(piped)
+    row(
+        question="instrument",
+        source="measured",
+        timed="round trip",
+        **ask,
+        bare_step_s=bare_s,
+        piped_step_s=piped_s,
+        border_share=piped_s / bare_s - 1,
+        round_trip_s=benchmark.stats["median"] if benchmark.stats else None,
+    )
+    if lab.on_gpu:
+        assert piped_s / bare_s - 1 < BORDER_SHARE_MAX
+
+
+def test_start_of_a_configuration(benchmark, row, lab, settings):
+    """How much faster is a warm fork server than a fresh interpreter, from request to first step?"""
+    ask = {
+        "optimizer": settings.batch_optimizer,
+        "batch_size": settings.optimizer_batch_size,
+        "model": lab.study_model,
+    }
+    request = lab.request(**ask)
+    parts = {}
+
+    def warm_start():
+        with lab.configuration(request) as worker:
+            parts.update(worker.call("first_step"))
+
+    benchmark.pedantic(warm_start, rounds=3, warmup_rounds=1)
+    with lab.costs.of("start a fresh interpreter, to compare"):
+        fresh_s = lab.fresh_interpreter_s(request)
+    warm_s = benchmark.stats["median"] if benchmark.stats else None
+    row(
+        question="instrument",
+        source="measured",
+        timed="start",
+        **ask,
+        fresh_start_s=fresh_s,
+        warm_start_s=warm_s,
+        start_ratio=fresh_s / warm_s if warm_s else None,
+        start_parts_s=parts,
+    )
+    if warm_s:
+        assert warm_s < fresh_s

@@ -1,0 +1,44 @@
+"""Questions 2a and 2b: what does training hold with each optimizer, and why?"""
+
+from itertools import pairwise
+
+import pytest
+
+from fixtures.catalog.optimizers import OPTIMIZERS
+
+
+def test_step_with_each_optimizer(step_of, optimizer, settings):
+    """2a. What does a training step hold, and how long does it take, with each optimizer?"""
+    reading = step_of("2a", optimizer=optimizer.name, batch_size=settings.optimizer_batch_size)
+    assert reading.fits, reading.reason
+    assert reading.gradient_bytes == reading.parameter_bytes
+    assert reading.peak_allocated_bytes >= reading.tensor_bytes - reading.activation_bytes
+    assert reading.peak_reserved_bytes >= reading.peak_allocated_bytes
+
+
+def test_state_follows_the_update_rule(measure, model, optimizer, settings):
+    """2b. Does each optimizer keep exactly the tensors its update rule needs?"""
+    reading = measure(optimizer=optimizer.name, batch_size=settings.optimizer_batch_size)
+    assert reading.optimizer_state_bytes == optimizer.state_tensors * model.parameter_bytes
+
+
+def test_more_state_means_a_higher_peak(measure, settings):
+    """2b. Does the peak rise with the state an update rule keeps: SGD < momentum < Adam?"""
+    rows = sorted((OPTIMIZERS[name] for name in settings.optimizers), key=lambda row: row.state_tensors)
+    readings = {r: measure(optimizer=r.name, batch_size=settings.optimizer_batch_size) for r in rows}
+    pairs = [(a, b) for a, b in pairwise(rows) if a.state_tensors < b.state_tensors]
+    if not pairs:
+        pytest.skip("the optimizers chosen all keep the same amount of state")
+    for less, more in pairs:
+        low, high = readings[less].peak_allocated_bytes, readings[more].peak_allocated_bytes
+        assert low < high, f"{less.name} peaks at {low:,} bytes, {more.name} at {high:,}"
+
+
+def test_repeats_to_the_byte(measure, measure_again, optimizer, settings, machine):
+    """2a. Does a second fresh process give the same bytes?"""
+    if machine.why_no_gpu:
+        pytest.skip(f"only a GPU can tell whether readings repeat: {machine.why_no_gpu}")
+    ask = {"optimizer": optimizer.name, "batch_size": settings.optimizer_batch_size}
+    first, second = measure(**ask), measure_again(**ask)
+    for name in ("peak_allocated_bytes", "peak_reserved_bytes", "activation_bytes", "phase_peak_bytes"):
+        assert getattr(first, name) == getattr(second, name), name

@@ -1,0 +1,19 @@
+"""Questions 3b, 3c and 3d: what do ten epochs reach at each batch size, and how fast?"""
+
+import math
+
+import pytest
+
+CLOCKS_AGREE = 0.02
+"""The epochs' own clocks and the clock around them may differ by this share."""
+
+
+def test_epochs_at_each_batch_size(study, batch_size, seed):
+    """3b, 3c, 3d. How accurate is it after each epoch, and how long did the epoch take?"""
+    run = study(batch_size=batch_size, seed=seed)
+    last = run["epochs"][-1]
+    chance, images = run["chance_accuracy"], run["test_images"]
+    # Three standard deviations of a constant answer's accuracy on this many images.
+    luck = 3 * math.sqrt(chance * (1 - chance) / images)
+    assert run["train_s"] == pytest.approx(run["wall_s"], rel=CLOCKS_AGREE), "the recorded times add up"
+    assert last["test_accuracy"] > chance + luck, "better than chance"
