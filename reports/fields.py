@@ -193,6 +193,7 @@ ROW: dict[str, Kind] = {
     "trials": list_of(TRIAL),
     "phase_peak_bytes": map_of(integer),
     "start_parts_s": map_of(number),
+    "rounds_s": list_of(number),
     "unread": map_of(text),
     "stats": record(
         {
@@ -215,7 +216,8 @@ MACHINE: dict[str, Kind] = {
 SESSION: dict[str, Kind] = {
     "schema_version": integer,
     "command": list_of(text),
-    "settings": dict,
+    "why_no_gpu": text,
+    "clocks": CLOCKS,
     "model": record({"name": text}),
     "dataset": record({"name": text}),
     "skipped": list_of(record({"test": text, "reason": text})),

@@ -28,14 +28,18 @@ def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
         console.print(heading)
         console.print(Padding(Text(answer.text), (0, 0, 0, 4)))
         if answer.table is not None:
+            console.print(Padding(Text(answer.table.caption, style="italic"), (1, 0, 0, 4)))
             console.print(Padding(_rich_table(answer.table), (0, 0, 0, 4)))
 
 
 def print_table(table: Table, file: TextIO) -> None:
     """Write one table with its caption, which names the units."""
     from rich.console import Console  # noqa: PLC0415 (as above)
+    from rich.text import Text  # noqa: PLC0415
 
-    Console(file=file, highlight=False).print(_rich_table(table))
+    console = Console(file=file, highlight=False)
+    console.print(Text(table.caption, style="italic"))
+    console.print(_rich_table(table))
 
 
 def _rich_table(table: Table) -> RichTable:
@@ -43,9 +47,7 @@ def _rich_table(table: Table) -> RichTable:
     from rich.table import Table as NewTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    drawn = NewTable(
-        box=box.SIMPLE_HEAD, title=Text(table.caption, style="italic"), title_justify="left", pad_edge=False
-    )
+    drawn = NewTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(table.columns):
         drawn.add_column(Text(column), justify="left" if place < table.label_columns else "right")
     for row in table.rows:
