@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fixtures.predict.__main__ import main
+
+
+def test_json_is_one_object_with_the_names_of_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output is one JSON object and nothing else, under the stored names."""
+    assert (
+        main(["small-cnn", "--optimizer", "adam", "--batch-size", "8", "--gpu", "h100-80gb", "--json"]) == 0
+    )
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert err == ""
+    assert answer["source"] == "predicted"
+    assert answer["fits"] is True
+    assert (answer["model"], answer["optimizer"], answer["batch_size"]) == ("small-cnn", "adam", 8)
+    for name in ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "tensor_bytes", "seconds"):
+        assert answer[name] > 0
+    assert sum(answer["ledger"].values()) == answer["process_bytes"]
+
+
+def test_the_table_says_which_mib(capsys: pytest.CaptureFixture[str]) -> None:
+    """What people read has its unit."""
+    assert main(["small-cnn", "--batch-size", "8"]) == 0
+    assert "2**20" in capsys.readouterr().out
+
+
+def test_the_largest_batch_fits_and_its_neighbour_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    """The batch found is predicted to fit, and one that is 1 % larger is not."""
+    where = ["small-cnn", "--image-size", "224", "--gpu", "t4", "--json"]
+    main([*where, "--largest-batch"])
+    largest = json.loads(capsys.readouterr().out)["largest_batch"]
+    for size, fits in ((largest, True), (largest + max(1, largest // 100), False)):
+        main([*where, "--batch-size", str(size)])
+        assert json.loads(capsys.readouterr().out)["fits"] is fits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet999"], "unknown model 'resnet999'"),
+        (["small-cnn", "--optimizer", "sdg"], "unknown optimizer 'sdg'"),
+        (["small-cnn", "--gpu", "h100"], "did you mean h100-80gb?"),
+        (["small-cnn", "--batch-size", "0"], "'0' is not a whole number from 1 on"),
+        (["small-cnn", "--batch-size", "many"], "'many' is not a whole number"),
+        (["small-cnn", "--largest-batch"], "--largest-batch needs --gpu"),
+        (["small-cnn", "--torch", "new"], "'new' is not a torch version"),
+        (["vgg16", "--image-size", "8"], "cannot be traced"),
+    ],
+)
+def test_nonsense_is_one_line_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong request gets one clear line on standard error, nothing on standard output, and exit 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fixtures.catalog.gpus import CARDS
+from fixtures.measure.reading import Reading
+from fixtures.measure.request import Request
+from fixtures.predict import predict
+from fixtures.predict.trace import trace_run
+
+SMALL = Request(model="small-cnn", optimizer="sgd", batch_size=8)
+H100 = CARDS["h100-80gb"]
+
+
+def peak(reading: Reading) -> int:
+    """Return the peak of allocated bytes, which must be known."""
+    assert reading.peak_allocated_bytes is not None
+    return reading.peak_allocated_bytes
+
+
+@pytest.fixture(scope="module")
+def resnet152() -> Reading:
+    """ResNet-152 with a 10-class head, Adam, as on an H100."""
+    return predict(Request(model="resnet152", optimizer="adam", batch_size=4), H100)
+
+
+def test_tensors_of_resnet152_are_those_of_its_closed_form(resnet152: Reading) -> None:
+    """58,164,298 parameters of 4 bytes, as many bytes of gradients, twice as many of Adam's state."""
+    assert resnet152.parameters == 58_164_298
+    assert resnet152.parameter_bytes == 232_657_192
+    assert resnet152.gradient_bytes == 232_657_192
+    assert resnet152.optimizer_state_bytes == 2 * 232_657_192
+    assert resnet152.input_bytes == 4 * (3 * 32 * 32 * 4 + 8)
+
+
+def test_the_ledger_adds_up(resnet152: Reading) -> None:
+    """Parts to peak allocated, with slack to reserved, with context to the process, exactly."""
+    ledger = resnet152.ledger
+    assert ledger is not None
+    assert ledger.allocated_bytes == resnet152.peak_allocated_bytes
+    assert ledger.allocated_bytes + ledger.slack_bytes == resnet152.peak_reserved_bytes
+    assert H100.context_bytes is not None
+    assert resnet152.process_bytes == (resnet152.peak_reserved_bytes or 0) + H100.context_bytes
+
+
+def test_the_peak_is_that_of_its_moment(resnet152: Reading) -> None:
+    """The highest phase is the peak; Adam's temporaries put it in the optimizer step at a small batch."""
+    assert resnet152.phase_peak_bytes is not None
+    assert max(resnet152.phase_peak_bytes.values()) == peak(resnet152)
+    assert resnet152.peak_moment == "optimizer step"
+
+
+def test_a_prediction_is_labelled_as_one(resnet152: Reading) -> None:
+    """Nothing predicted passes for measured, and it says how the process figure came about."""
+    assert resnet152.source == "predicted"
+    assert resnet152.process_bytes_from == "prediction"
+    assert resnet152.moments == ()
+
+
+def test_more_state_needs_more_memory() -> None:
+    """SGD < momentum < Adam, at the same batch."""
+    sgd, momentum, adam = (
+        peak(predict(replace(SMALL, optimizer=name))) for name in ("sgd", "sgd-momentum", "adam")
+    )
+    assert sgd < momentum < adam
+
+
+def test_tensor_bytes_grow_with_the_batch() -> None:
+    """More images are more inputs and activations, and nothing else changes."""
+    few, many = (predict(replace(SMALL, batch_size=size)) for size in (8, 16))
+    assert few.tensor_bytes is not None
+    assert many.tensor_bytes is not None
+    assert few.tensor_bytes < many.tensor_bytes
+    assert few.parameter_bytes == many.parameter_bytes
+
+
+def test_the_first_step_lies() -> None:
+    """Before the first update there is no optimizer state, so the first step peaks lower."""
+    reading = predict(replace(SMALL, optimizer="adam", batch_size=256))
+    assert reading.first_step_peak_allocated_bytes is not None
+    assert reading.first_step_peak_allocated_bytes <= peak(reading)
+
+
+def test_fused_adam_makes_no_temporaries() -> None:
+    """The fused kernel peaks below the foreach one, with the same state."""
+    foreach, fused = (predict(replace(SMALL, optimizer=name)) for name in ("adam", "adam-fused"))
+    assert foreach.optimizer_state_bytes == fused.optimizer_state_bytes
+    assert (fused.phase_peak_bytes or {})["optimizer step"] < (foreach.phase_peak_bytes or {})[
+        "optimizer step"
+    ]
+
+
+def test_without_a_card_the_process_is_unknown_not_zero() -> None:
+    """What depends on the card is None, with the reason."""
+    reading = predict(SMALL)
+    assert reading.process_bytes is None
+    assert "card" in reading.unread["process_bytes"]
+    assert predict(SMALL, CARDS["t4"]).process_bytes is None
+
+
+def test_what_is_too_large_does_not_fit() -> None:
+    """A step larger than the card is predicted to run out of memory, and where."""
+    reading = predict(replace(SMALL, batch_size=4_000_000), CARDS["t4"])
+    assert not reading.fits
+    assert reading.peak_allocated_bytes is None
+    assert "out of memory in" in (reading.reason or "")
+
+
+def test_predictions_repeat() -> None:
+    """The same request gives the same bytes."""
+    first, second = (predict(SMALL, H100) for _ in range(2))
+    assert replace(first, seconds=None) == replace(second, seconds=None)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "convnext_tiny", "vit_b_16"])
+def test_models_of_many_kinds_can_be_traced(name: str) -> None:
+    """Convolutional, dense, depthwise and attention models have a trace in which frees match allocations."""
+    events = trace_run(Request(model=name, optimizer="sgd", batch_size=2, image_size=64), steps=1).events
+    alive: set[int] = set()
+    for action, what, _ in events:
+        if action == "alloc":
+            assert what not in alive
+            alive.add(what)
+        elif action == "free":
+            alive.remove(what)
+    assert alive
+
+
+def test_the_trace_makes_the_tensors_that_a_real_step_makes() -> None:
+    """Gradients and state counted on meta tensors are those of a real step on the CPU."""
+    from fixtures.catalog.models import build_model  # noqa: PLC0415
+    from fixtures.catalog.optimizers import build_optimizer  # noqa: PLC0415
+    from fixtures.measure.step import TrainingStep  # noqa: PLC0415
+
+    model = build_model("small-cnn", num_classes=10, image_size=32)
+    step = TrainingStep(model, build_optimizer("adam", model.parameters()))
+    step(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64))
+    state = [value for values in step.optimizer.state.values() for value in values.values()]
+    reading = predict(replace(SMALL, optimizer="adam"))
+    assert reading.gradient_bytes == sum(4 * p.numel() for p in model.parameters() if p.grad is not None)
+    assert reading.optimizer_state_bytes == sum(4 * value.numel() for value in state if value.dim())
+    assert reading.optimizer_scalar_bytes == sum(4 * value.numel() for value in state if not value.dim())
+
+
+def test_predicting_neither_needs_pytest_nor_starts_cuda() -> None:
+    """A fresh interpreter predicts without importing pytest and without initialising CUDA."""
+    program = (
+        "import sys, torch\n"
+        "from fixtures.measure.request import Request\n"
+        "from fixtures.predict import predict\n"
+        "predict(Request(model='small-cnn', optimizer='adam', batch_size=4))\n"
+        "assert 'pytest' not in sys.modules\n"
+        "assert not torch.cuda.is_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

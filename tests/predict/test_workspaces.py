@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fixtures.catalog.gpus import CARDS
+from fixtures.predict.convolution import BACKWARD_DATA, FORWARD, Convolution, describe, layout_of
+from fixtures.predict.workspaces import Table, Workspaces, workspaces_on
+
+ONE = Convolution(
+    inputs=3,
+    outputs=8,
+    size=(9, 9),
+    kernel=(3, 3),
+    stride=(2, 2),
+    padding=(1, 1),
+    dilation=(1, 1),
+    groups=1,
+    dtype="fp32",
+    input_layout="nchw",
+    weight_layout="nchw",
+)
+
+
+def known(**rows: list[list[int]]) -> Workspaces:
+    """Workspaces with a table of ``ONE`` alone; ``b4=[...]`` is its row at batch 4."""
+    row = {name.removeprefix("b"): sizes for name, sizes in rows.items()}
+    return Workspaces(
+        cublas_bytes=0,
+        cublaslt_bytes=0,
+        cublas_keeps=True,
+        table=Table(about={}, convolutions={ONE.key: row}),
+    )
+
+
+def test_a_recorded_convolution_is_looked_up() -> None:
+    """The row of the batch and the column of the direction, with its fallbacks."""
+    workspaces = known(b4=[[10], [30, 20], [0]])
+    assert workspaces.of(ONE, 4, FORWARD) == [10]
+    assert workspaces.of(ONE, 4, BACKWARD_DATA) == [30, 20]
+    assert workspaces.missing == set()
+
+
+def test_a_batch_that_was_not_recorded_scales_the_nearest_one_and_says_so() -> None:
+    """Between two rows the nearer one is scaled with the batch, and the estimate is noted."""
+    workspaces = known(b4=[[100], [0], [0]], b64=[[6400], [0], [0]])
+    assert workspaces.of(ONE, 8, FORWARD) == [200]
+    assert workspaces.of(ONE, 32, FORWARD) == [3200]
+    assert len(workspaces.missing) == 2
+
+
+def test_a_table_survives_the_file(tmp_path: Path) -> None:
+    """What is saved is what is loaded, and the same table gives the same file."""
+    table = Table(about={"cudnn": 91900}, convolutions={ONE.key: {"4": [[1], [2], [3]]}})
+    for name in ("a.json.gz", "b.json.gz"):
+        table.save(tmp_path / name)
+    assert Table.load(tmp_path / "a.json.gz") == table
+    assert (tmp_path / "a.json.gz").read_bytes() == (tmp_path / "b.json.gz").read_bytes()
+
+
+def test_hopper_takes_more_for_cublas() -> None:
+    """32 MiB on compute capability 9.0, 8,320 KiB on others, kept until torch 2.14."""
+    assert workspaces_on(CARDS["h100-80gb"], (2, 11)).cublas_bytes == 32 * 2**20
+    assert workspaces_on(CARDS["a100-40gb"], (2, 11)).cublas_bytes == 8320 * 2**10
+    assert workspaces_on(CARDS["h100-80gb"], (2, 11)).cublas_keeps
+    assert not workspaces_on(CARDS["h100-80gb"], (2, 15)).cublas_keeps
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 3, 1, 1), (1, 3, 4, 4), (1, 3, 1, 1), (2, 1, 4, 4)])
+def test_layouts_are_those_torch_sees(shape: tuple[int, int, int, int]) -> None:
+    """Ambiguous strides are read as torch reads them: a copy in the layout found keeps the strides."""
+    batch, channels, height, width = shape
+    plain = torch.empty(shape)
+    permuted = torch.empty((batch, height, width, channels)).permute(0, 3, 1, 2)
+    assert layout_of(plain) == "nchw"
+    for tensor in (plain, permuted):
+        nhwc = layout_of(tensor) == "nhwc"
+        memory_format = torch.channels_last if nhwc else torch.contiguous_format
+        assert torch.empty(shape, memory_format=memory_format).stride() == tensor.stride() or channels == 1
+
+
+def test_a_description_gives_the_output_that_torch_gives() -> None:
+    """Output size, layout and gradient shape of a described convolution are torch's own."""
+    images, weight = torch.zeros(2, 3, 9, 9), torch.zeros(8, 3, 3, 3)
+    out = torch.nn.functional.conv2d(images, weight, stride=2, padding=1)
+    one = describe(images, weight, ([2, 2], [1, 1], [1, 1]), 1)
+    assert one == ONE
+    assert (2, one.outputs, *one.output_size) == out.shape
+    assert one.tensors(2, "cpu")[2].shape == out.shape
