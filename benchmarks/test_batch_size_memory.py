@@ -10,7 +10,7 @@ def test_step_at_each_batch_size(step_of, batch_size, settings):
 
 
 def test_tensor_bytes_grow_with_the_batch(measure, settings):
-    """3a. Do parameters, gradients, state, inputs and activations together grow with the batch?"""
+    """3a. Do parameters, state, inputs and activations together grow with the batch?"""
     readings = {
         size: measure(optimizer=settings.batch_optimizer, batch_size=size)
         for size in sorted(settings.batch_sizes)

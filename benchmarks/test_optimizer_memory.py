@@ -12,7 +12,7 @@ def test_step_with_each_optimizer(step_of, optimizer, settings):
     reading = step_of("2a", optimizer=optimizer.name, batch_size=settings.optimizer_batch_size)
     assert reading.fits, reading.reason
     assert reading.gradient_bytes == reading.parameter_bytes
-    assert reading.peak_allocated_bytes >= reading.tensor_bytes - reading.activation_bytes
+    assert reading.peak_allocated_bytes >= reading.tensor_bytes
     assert reading.peak_reserved_bytes >= reading.peak_allocated_bytes
 
 
