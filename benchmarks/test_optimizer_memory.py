@@ -14,6 +14,21 @@ def test_step_with_each_optimizer(step_of, optimizer, settings):
     assert reading.gradient_bytes == reading.parameter_bytes
     assert reading.peak_allocated_bytes >= reading.tensor_bytes
     assert reading.peak_reserved_bytes >= reading.peak_allocated_bytes
+    assert reading.leaked_bytes == 0, "a steady step leaves allocated memory as it found it"
+
+
+def test_ledger_adds_up(measure, optimizer, settings):
+    """2b. Do the parts of the peak add up to the peak, and all of it to the process?"""
+    reading = measure(optimizer=optimizer.name, batch_size=settings.optimizer_batch_size)
+    if reading.ledger is None:
+        pytest.skip(f"the ledger is unread: {reading.unread['ledger']}")
+    ledger = reading.ledger
+    assert ledger.allocated_bytes == reading.peak_allocated_bytes
+    assert ledger.allocated_bytes + ledger.slack_bytes == reading.peak_reserved_bytes
+    assert ledger.optimizer_state_bytes >= reading.optimizer_state_bytes  # rounded up to 512 a tensor
+    if reading.process_bytes is None:
+        pytest.skip(f"process bytes are unread: {reading.unread['process_bytes']}")
+    assert ledger.allocated_bytes + ledger.slack_bytes + ledger.context_bytes == reading.process_bytes
 
 
 def test_state_follows_the_update_rule(measure, model, optimizer, settings):
