@@ -1,0 +1,92 @@
+"""The flags: what they take, and what they refuse in one line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixtures.options import settings_of
+
+DEFAULTS = {
+    "--model": "resnet152",
+    "--optimizers": "sgd,sgd-momentum,adam",
+    "--batch-sizes": "4,16,64,256",
+    "--image-size": "32",
+    "--epochs": "10",
+    "--seeds": "0",
+    "--dataset": "digits",
+    "--data-dir": "data",
+    "--download": False,
+    "--device": "auto",
+    "--gpu": "h100-80gb",
+    "--engine": "auto",
+    "--no-scale-lr": False,
+    "--time-limit": "600",
+}
+
+
+def settings(**flags):
+    """Settings with some flags given; ``batch_sizes`` stands for ``--batch-sizes``."""
+    given_flags = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
+    return settings_of((DEFAULTS | given_flags).__getitem__)
+
+
+def test_defaults():
+    """With no flag the lab's own configurations are asked for."""
+    chosen = settings()
+    assert chosen.batch_sizes == (4, 16, 64, 256)
+    assert chosen.optimizers == ("sgd", "sgd-momentum", "adam")
+    assert (chosen.optimizer_batch_size, chosen.batch_optimizer) == (64, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ({"optimizers": "sgd,adm"}, "--optimizers: unknown name 'adm'; did you mean adam"),
+        ({"optimizers": ""}, "--optimizers: '' names nothing"),
+        ({"optimizers": "sgd,sgd"}, "names something twice"),
+        ({"batch_sizes": "0"}, "--batch-sizes: '0' is not a whole number of 1 or more"),
+        ({"batch_sizes": "4,-16"}, "--batch-sizes: '-16' is not a whole number of 1 or more"),
+        ({"batch_sizes": "many"}, "--batch-sizes: 'many' is not a whole number"),
+        ({"batch_sizes": "4,4"}, "names something twice"),
+        ({"batch_sizes": ","}, "names nothing"),
+        ({"image_size": "0"}, "--image-size: '0' is not"),
+        ({"epochs": "1.5"}, "--epochs: '1.5' is not"),
+        ({"seeds": "-1"}, "--seeds: '-1' is not a whole number of 0 or more"),
+        ({"device": "gpu"}, "--device: unknown device 'gpu'; it takes cpu, cuda or cuda:N"),
+        ({"device": "cuda:x"}, "--device: unknown device 'cuda:x'"),
+        ({"dataset": "mnist"}, "--dataset: unknown data set 'mnist'; it takes digits, cifar10 or PATH.npz"),
+        ({"engine": "warp"}, "--engine: unknown name 'warp'"),
+        ({"gpu": "h100"}, "--gpu: unknown name 'h100'; did you mean h100-80gb"),
+        ({"time_limit": "0"}, "--time-limit: '0' is not"),
+    ],
+)
+def test_wrong_values_are_usage_errors(flags, line):
+    """A wrong value is a usage error in one line that names the flag and what it takes."""
+    with pytest.raises(pytest.UsageError) as caught:
+        settings(**flags)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text())
+def test_any_text_is_batch_sizes_or_a_usage_error(text):
+    """Whatever is given as batch sizes is either taken as positive numbers or refused in one line."""
+    try:
+        sizes = settings(batch_sizes=text).batch_sizes
+    except pytest.UsageError:
+        return
+    assert sizes
+    assert all(size >= 1 for size in sizes)
+
+
+@given(st.lists(st.integers(1, 4096), min_size=1, unique=True))
+def test_optimizers_are_compared_at_64_or_in_the_middle(sizes):
+    """The batch size of question 2 is 64 where it was asked for, else one that was asked for."""
+    chosen = settings(batch_sizes=",".join(map(str, sizes)))
+    assert chosen.optimizer_batch_size in sizes
+    assert chosen.optimizer_batch_size == 64 or 64 not in sizes
+
+
+def test_download_means_cifar10():
+    """Asking for the download without naming a data set asks for CIFAR-10."""
+    assert settings(download=True, dataset=None).dataset == "cifar10"
