@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class Faulty:
     def allocate_too_much(self) -> None:
         torch.empty(2**60, dtype=torch.uint8)
 
-    def count(self, to: int) -> Iterator[int]:
+    def count(self, to: int) -> Generator[int, None, str]:
         yield from range(to)
         return "counted"
 

@@ -15,7 +15,11 @@ pytestmark = pytest.mark.usefixtures("capfd")
 def test_answers_cross_the_border():
     """Plain data comes back as it went in, call after call, from one child."""
     with Worker(FAULTY) as worker:
-        assert [worker.call("answer", value) for value in (1, "a", {"b": (2, None)})] == [1, "a", {"b": (2, None)}]
+        assert [worker.call("answer", value) for value in (1, "a", {"b": (2, None)})] == [
+            1,
+            "a",
+            {"b": (2, None)},
+        ]
 
 
 def test_noise_stays_in_the_child(capfd):
@@ -78,7 +82,10 @@ def test_host_out_of_memory():
 
 def test_other_errors_are_faults_not_out_of_memory():
     """Any other error is a fault, in one line that names its phase."""
-    with Worker(FAULTY) as worker, pytest.raises(ChildFailed, match="in optimizer step: RuntimeError: wrong$"):
+    with (
+        Worker(FAULTY) as worker,
+        pytest.raises(ChildFailed, match=r"in optimizer step: RuntimeError: wrong$"),
+    ):
         worker.call("run_out", "wrong\nand more", "optimizer step")
 
 

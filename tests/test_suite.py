@@ -1,0 +1,125 @@
+"""The suite as its users run it, through pytester: flags, exit codes, saved files, last lines."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = ("--model", "small-cnn", "--device", "cpu", "--batch-sizes", "8,64", "--epochs", "2")
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """A copy of the suite's top level, run in a process of its own with ``suite(*flags)``."""
+    shutil.copytree(ROOT / "benchmarks", pytester.path / "benchmarks")
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, pytester.path / name)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def run(*flags):
+        return pytester.runpytest_subprocess("benchmarks/", *flags, timeout=300)
+
+    return run
+
+
+def test_whole_run_without_a_gpu(suite, pytester):
+    """The main command measures what it can, skips the rest with reasons, saves and answers."""
+    result = suite(*SMALL, "--benchmark-save=run1", "-rs")
+    outcomes = result.parseoutcomes()
+    assert result.ret == 0
+    assert not outcomes.keys() & {"failed", "errors", "error"}
+    result.stdout.fnmatch_lines(
+        [
+            "stepcost: no GPU (--device cpu was given)*",
+            "stepcost: torch *",
+            "stepcost: model small-cnn, *",
+            "stepcost: data set digits, 1,000 + 797 images*",
+            "SKIPPED*only a GPU can tell: --device cpu was given",
+            "*where the time went*",
+            "*answers*",
+            "1a *",
+            "2a *predicted*",
+            "3b *measured*",
+            "3d *measured*",
+            "*passed*skipped*",
+        ]
+    )
+    (saved,) = pytester.path.glob(".benchmarks/*/0001_run1.json")
+    run = json.loads(saved.read_text())
+    rows = [bench["extra_info"] for bench in run["benchmarks"]]
+    assert {row["question"] for row in rows} == {"1a", "2a", "3a", "3b", "instrument"}
+    assert all(row["schema_version"] == 1 and row["timed"] for row in rows)
+    assert {row["source"] for row in rows if row["question"] in ("2a", "3a")} == {"predicted"}
+    assert {row["source"] for row in rows if row["question"] == "3b"} == {"measured"}
+    assert all(len(row["epochs"]) == 2 for row in rows if row["question"] == "3b")
+    assert run["machine_info"]["gpu"] is None
+    assert run["stepcost"]["settings"]["model"] == "small-cnn"
+    assert {skip["reason"] for skip in run["stepcost"]["skipped"]} and not run["stepcost"]["failed"]
+    assert run["stepcost"]["costs"]
+
+
+def test_fault_costs_its_own_row_only(suite, pytester):
+    """A model that cannot take the images fails its rows in one line each; the others are saved."""
+    (pytester.path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Picky(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(3, 10)\n"
+        "    def forward(self, x):\n"
+        "        if x.shape[0] == 64: raise RuntimeError('no batch of 64')\n"
+        "        return self.head(x.mean(dim=(2, 3)))\n"
+        "def picky(num_classes): return Picky()\n"
+    )
+    flags = ("--model", "mine:picky", *SMALL[2:], "--benchmark-save=half", "-k", "step_at or footprint")
+    result = suite(*flags)
+    result.assert_outcomes(passed=2, failed=1, deselected=result.parseoutcomes()["deselected"])
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*no batch of 64*"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    (saved,) = pytester.path.glob(".benchmarks/*/0001_half.json")
+    run = json.loads(saved.read_text())
+    assert {bench["extra_info"]["question"] for bench in run["benchmarks"]} == {"1a", "3a"}
+    (failed,) = run["stepcost"]["failed"]
+    assert "no batch of 64" in failed["message"]
+
+
+def test_disabled_timing_still_asserts(suite):
+    """With --benchmark-disable the relations are asserted and nothing is timed."""
+    result = suite(*SMALL, "--benchmark-disable", "-k", "optimizer_memory or instrument")
+    assert result.ret == 0
+    assert result.parseoutcomes()["passed"] >= 8
+
+
+def test_collect_only_measures_nothing(suite):
+    """--collect-only lists the questions and starts no child."""
+    result = suite(*SMALL, "--collect-only", "-q")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*test_step_at_each_batch_size[[]batch8]"])
+    result.stdout.no_fnmatch_line("stepcost: *")
+    assert result.duration < 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--model", "resnet512"), "ERROR: unknown model 'resnet512': did you mean resnet152*"),
+        (("--model", "mine:none"), "ERROR: model 'mine:none' cannot be imported*"),
+        (("--optimizers", "adem"), "ERROR: --optimizers: unknown name 'adem'; did you mean adam*"),
+        (("--batch-sizes", "0"), "ERROR: --batch-sizes: '0' is not a whole number of 1 or more"),
+        (("--device", "cuda:99"), "ERROR: --device cuda:99: *"),
+        (("--dataset", "none.npz"), "ERROR: --dataset none.npz: no such file"),
+        (
+            ("--dataset", "cifar10"),
+            "ERROR: --dataset cifar10: data does not hold CIFAR-10; --download fetches it*",
+        ),
+    ],
+)
+def test_what_does_not_exist_is_one_line(suite, flags, line):
+    """A model, device or data set that does not exist ends the run with one line and exit code 4."""
+    result = suite(*flags)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([line])
+    result.stderr.no_fnmatch_line("*Traceback*")
