@@ -7,6 +7,7 @@ import sys
 USAGE = """\
 python -m reports list                            the saved runs
 python -m reports RUN [RUN ...] [--out DIR]       a report of them: report.html, report.md and plots
+python -m reports compare BASE NEW                what got worse; exit code 1 if anything did
 
 A RUN is a name (run1), a number (0001) or a path."""
 
@@ -21,6 +22,10 @@ def main(arguments: list[str]) -> int:
         from reports import listing  # noqa: PLC0415
 
         return listing.main(arguments[1:])
+    if arguments[0] == "compare":
+        from reports import compare  # noqa: PLC0415
+
+        return compare.main(arguments[1:])
     from reports import report  # noqa: PLC0415
 
     return report.main(arguments)

@@ -1,0 +1,97 @@
+"""Several runs side by side: every figure over runs, such as over torch versions, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.compare_memory import DEFAULT_FIELDS, FieldRule, figures, rule_for
+from reports.compare_rows import RowsByKey, all_named, label, rows_by_key
+from reports.compare_show import without_shared
+from reports.compare_time import busy_s, step_s
+from reports.load import Run
+from reports.rows import Row
+from reports.tables import Table
+from reports.units import BYTES_NOTE, mb_number, significant
+
+DEFAULT_MATRIX = tuple(FieldRule(field) for field in DEFAULT_FIELDS)
+BUILD_LINES = ("torch", "torchvision", "python_version", "cudnn", "cuda", "gpu")
+
+
+def builds(runs: Sequence[Run]) -> Table:
+    """What each run was made with."""
+    return Table(
+        caption="The runs; versions as text",
+        columns=("", *(run.label for run in runs)),
+        rows=tuple(
+            (name.replace("_", " "), *(str(run.machine.get(name) or "none") for run in runs))
+            for name in BUILD_LINES
+        ),
+        label_columns=1 + len(runs),
+    )
+
+
+def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> list[Table]:
+    """Figures by row over runs: one table for bytes, one for times; figures equal everywhere in fewer lines.
+
+    A cell of a row that a run lacks is ``no row``; a figure that was not read
+    is ``not read``; a row that ran out of memory says so.
+    """
+    named = all_named(runs)
+    by_run = [rows_by_key([run], named) for run in runs]
+    keys = list(dict.fromkeys(key for rows in by_run for key in rows))
+    in_bytes, in_time = [], []
+    for key in keys:
+        first = next(rows[key][0] for rows in by_run if key in rows)
+        name = label(first)
+        columns = [_row(rows, key) for rows in by_run]
+        present = dict.fromkeys(field for row in columns if row for field in figures(row))
+        in_bytes += [
+            (name, field, *(_bytes_cell(row, field) for row in columns))
+            for field in present
+            if rule_for(field, rules) is not None
+        ]
+        for field, value in (("step_s", step_s), ("gpu_busy_s", busy_s), ("train_s", _train_s)):
+            values = [None if row is None else value(row) for row in columns]
+            if any(one is not None for one in values):
+                cells = (
+                    "not read" if one is None else significant(one * (1 if field == "train_s" else 1000))
+                    for one in values
+                )
+                in_time.append((name, f"{field[:-2]}, {'s' if field == 'train_s' else 'ms'}", *cells))
+    tables = [
+        _table(f"Memory in {BYTES_NOTE}", in_bytes, runs),
+        _table("Times; s = seconds, ms = milliseconds (not gated here)", in_time, runs),
+    ]
+    return [builds(runs), *(table for table in tables if table is not None)]
+
+
+def _row(rows: RowsByKey, key: tuple[object, ...]) -> Row | None:
+    return rows[key][0] if key in rows else None
+
+
+def _train_s(row: Row) -> float | None:
+    return row.get("train_s")
+
+
+def _bytes_cell(row: Row | None, field: str) -> str:
+    if row is None:
+        return "no row"
+    if row.get("fits") is False:
+        return "out of memory"
+    value = figures(row).get(field)
+    return "not read" if value is None else mb_number(value)
+
+
+def _table(caption: str, rows: Sequence[tuple[str, ...]], runs: Sequence[Run]) -> Table | None:
+    if not rows:
+        return None
+    shared, short = without_shared([row[0] for row in rows])
+    changing = [(name, *row[1:]) for name, row in zip(short, rows, strict=True) if len(set(row[2:])) > 1]
+    same = len(rows) - len(changing)
+    hidden = f"; {same} figures are the same in every run and not listed" if same else ""
+    return Table(
+        caption=f"{caption}{shared}{hidden}",
+        columns=("row", "figure", *(run.label for run in runs)),
+        rows=tuple(changing),
+        label_columns=2,
+    )

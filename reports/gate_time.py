@@ -1,0 +1,140 @@
+"""Verdicts on the times of training steps: all rows judged together, so that a whole run alarms rarely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from reports import compare_time as timing
+from reports.compare_memory import differing
+from reports.compare_result import BusyPair, Change, Rules, Verdict
+from reports.compare_rows import label
+from reports.rows import Row
+from reports.units import percent
+
+Pair = tuple[list[Row], list[Row]]
+COMMON = "all steps together"
+"""The row of what every timed step has in common."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """One ratio before all of them are judged together."""
+
+    row: str
+    question: str | None
+    figure: timing.TimeFigure
+    base_s: float | None
+    new_s: float | None
+    estimate: timing.Estimate
+    not_gated: str | None
+
+
+def of_time(
+    pairs: Sequence[Pair], base: Mapping[str, Any], new: Mapping[str, Any], rules: Rules
+) -> tuple[list[Change], list[str]]:
+    """Compare step times and GPU-busy times of all rows; returns the changes and what a reader must know."""
+    judged: list[_Judged] = []
+    notes: list[str] = []
+    for figure in timing.FIGURES:
+        found = [(olds[0], _samples(figure, olds, news)) for olds, news in pairs]
+        kept = [(row, samples) for row, samples in found if samples is not None]
+        if not kept:
+            continue
+        apart = differing(figure.needs, base, new)
+        not_gated = None
+        if apart or not rules.gate_time:
+            not_gated = f"not gated: other or unknown {', '.join(apart)}" if apart else "not gated"
+            notes.append(f"{figure.name} is {not_gated}")
+        else:
+            notes += _about_noise(figure, [samples for _, samples in kept], rules)
+        estimates = timing.estimate([samples for _, samples in kept], figure, rules.smallest_effect)
+        judged += [
+            _Judged(
+                label(row),
+                row.get("question"),
+                figure,
+                median(samples.base_s),
+                median(samples.new_s),
+                one,
+                not_gated,
+            )
+            for (row, samples), one in zip(kept, estimates, strict=False)  # the common one is left over
+        ]
+        if len(kept) > 1:
+            judged.append(_Judged(COMMON, None, figure, None, None, estimates[-1], not_gated))
+    return _verdicts(judged, rules), notes
+
+
+def busy_pairs(pairs: Iterable[Pair]) -> Iterable[BusyPair]:
+    """Step times side by side with the share of the step that the GPU works."""
+    for olds, news in pairs:
+        times = _samples(timing.FIGURES[0], olds, news)
+        if times is not None:
+            shares = [
+                next((row["gpu_busy_share"] for row in rows if row.get("gpu_busy_share")), None)
+                for rows in (olds, news)
+            ]
+            yield BusyPair(label(olds[0]), median(times.base_s), median(times.new_s), *shares)
+
+
+def _samples(figure: timing.TimeFigure, olds: list[Row], news: list[Row]) -> timing.Samples | None:
+    base, new = (
+        tuple(value for row in rows if (value := figure.value(row)) is not None) for rows in (olds, news)
+    )
+    return timing.Samples(base, new) if base and new else None
+
+
+def _about_noise(figure: timing.TimeFigure, samples: list[timing.Samples], rules: Rules) -> list[str]:
+    """How the noise between processes was known, in one sentence."""
+    fewest = min(one.runs for one in samples)
+    if fewest >= timing.ENOUGH_RUNS:
+        return [f"{figure.name}: noise between processes from the spread of {fewest} runs"]
+    if figure.assumed_noise is not None:
+        return [
+            f"{figure.name}: too few runs to measure the noise between processes; "
+            f"{percent(figure.assumed_noise)} is assumed"
+        ]
+    return [
+        f"{figure.name}: too few runs to measure the noise between processes (it takes {timing.ENOUGH_RUNS} "
+        f"on both sides together); judged by the spread over rows, with {percent(rules.smallest_effect)} "
+        "more allowed for drift between runs"
+    ]
+
+
+def _verdicts(judged: Sequence[_Judged], rules: Rules) -> list[Change]:
+    gated = [one for one in judged if one.not_gated is None]
+    slower, faster = (
+        timing.holm([one.estimate.chance(slower=way) for one in gated], rules.false_alarm)
+        for way in (True, False)
+    )
+    called = {id(one): (up, down) for one, up, down in zip(gated, slower, faster, strict=True)}
+    return [_change(one, *called.get(id(one), (False, False)), len(gated), rules) for one in judged]
+
+
+def _change(one: _Judged, slower: bool, faster: bool, comparisons: int, rules: Rules) -> Change:
+    interval = one.estimate.interval()
+    matters = math.log1p(rules.smallest_effect)
+    low, high = (math.log(bound) for bound in interval) if interval else (-math.inf, math.inf)
+    verdict: Verdict
+    if one.not_gated is not None:
+        verdict, why = "shown", one.not_gated
+    elif interval is None:
+        verdict, why = "undecided", "too few rows and runs to know the noise"
+    elif slower and high >= matters:
+        verdict, why = "worse", f"beyond noise, and {percent(rules.smallest_effect)} is not excluded"
+    elif faster and low <= -matters:
+        verdict, why = "better", "beyond noise"
+    elif high < matters:
+        verdict, why = "same", f"a slow-down of {percent(rules.smallest_effect)} is excluded"
+    else:
+        verdict, why = "undecided", "the noise could hide a slow-down that matters"
+    base_s, new_s = one.base_s, one.new_s
+    if base_s is None:  # what rows have in common is a ratio only
+        base_s, new_s = 1.0, one.estimate.ratio
+    catches = one.estimate.would_catch(rules.false_alarm, comparisons) if one.not_gated is None else None
+    figure = one.figure.name if one.row != COMMON else one.figure.name.removesuffix("_s") + "_ratio"
+    return Change(one.row, one.question, figure, base_s, new_s, verdict, why, interval, catches)
