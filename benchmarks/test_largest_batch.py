@@ -1,8 +1,10 @@
 """Question 3a: what is the largest batch that trains?"""
 
 
-def test_largest_batch_that_trains(largest_batch):
+def test_largest_batch_that_trains(largest_batch, lab):
     """3a. Which batch trains, while its neighbour within one percent does not?"""
+    free_before_bytes = lab.free_bytes()
     search = largest_batch()
     assert search.largest_batch is not None, "not even one image trains"
     assert search.exact, f"no failing neighbour within {len(search.trials)} trials"
+    assert lab.free_bytes() == free_before_bytes, "running out of memory leaves the GPU clean"
