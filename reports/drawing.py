@@ -7,6 +7,7 @@ outlines of letters, so no name can carry markup into the page.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import textwrap
 import warnings
@@ -69,7 +70,8 @@ class Plot:
 @contextmanager
 def style(name: str = "stepcost") -> Iterator[None]:
     """The look of all plots; ids inside the SVG are the same on every run."""
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    settings: Any = {**STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(settings), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is not worth a warning.
         warnings.filterwarnings("ignore", message="Glyph")
         yield
@@ -126,19 +128,16 @@ def plain_numbers(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: significant(value, 1)))
 
 
-def label_at(axes: Axes, labels: Sequence[tuple[float, float, str, str]], gap_points: float = 11) -> None:
+def label_at(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Write ``(x, y, text, color)`` to the right of the points, pushed apart where they would overlap."""
-    to_pixels = axes.transData.transform
     pixels_a_point = axes.figure.dpi / 72
-    lowest = -float("inf")
-    for x, y, text, color in sorted(labels, key=lambda label: label[1]):
-        at = to_pixels((x, y))[1] / pixels_a_point
-        place = max(at, lowest + gap_points)
-        lowest = place
+    points = [axes.transData.transform((x, y)) / pixels_a_point for x, y, _, _ in labels]
+    heights = _apart([(float(x), float(y)) for x, y in points])
+    for (x, y, text, color), point, height in zip(labels, points, heights, strict=True):
         axes.annotate(
             text,
             (x, y),
-            xytext=(7, place - at),
+            xytext=(7, height - point[1]),
             textcoords="offset points",
             color=color,
             va="center",
@@ -147,3 +146,16 @@ def label_at(axes: Axes, labels: Sequence[tuple[float, float, str, str]], gap_po
             bbox=BACKING,
             zorder=5,
         )
+
+
+def _apart(points: list[tuple[float, float]]) -> list[float]:
+    """Heights at which labels 12 points high and 80 wide, one per point, do not overlap."""
+    heights = [y for _, y in points]
+    order = sorted(range(len(points)), key=lambda place: (heights[place], place))
+    for _ in range(200):
+        for low, high in itertools.combinations(order, 2):
+            lacks = 12 - (heights[high] - heights[low])
+            if lacks > 0 and abs(points[high][0] - points[low][0]) < 80:
+                heights[low] -= lacks / 2
+                heights[high] += lacks / 2
+    return heights

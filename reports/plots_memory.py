@@ -99,10 +99,11 @@ def _stack(axes: Any, place: int, row: Row) -> float:
             f"process {total / MB:,.0f} MB", (place, max(total / MB, bottom)), xytext=(0, 5),
             textcoords="offset points", ha="center", fontsize=8.5, fontweight="bold",
         )  # fmt: skip
-        return max(total / MB, bottom)
+        return float(max(total / MB, bottom))
+    word = "reserved " if row["ledger"].get("slack_bytes") is not None else ""
     axes.annotate(
-        f"reserved {bottom:,.0f} MB" if row["ledger"].get("slack_bytes") is not None else f"{bottom:,.0f} MB",
-        (place, bottom), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8.5, fontweight="bold",
+        f"{word}{bottom:,.0f} MB", (place, bottom), xytext=(0, 5),
+        textcoords="offset points", ha="center", fontsize=8.5, fontweight="bold",
     )  # fmt: skip
     return bottom
 
@@ -117,7 +118,7 @@ def _name_layers(axes: Any, place: int, row: Row) -> None:
 
 
 def memory_over_batch_size(run: Run) -> Plot | str:
-    """Tensors, allocated, reserved and process over batch size, with the card's limit; or why there is none."""
+    """Four memory figures over batch size, with the card's limit; or why there is none."""
     asked = of_question(run.rows, "3a")
     found = groups([row for row in asked if row.get("trials") is None], "batch_size")
     rows = [row for row in found[0] if having([row], "peak_allocated_bytes")] if found else []
@@ -145,7 +146,8 @@ def memory_over_batch_size(run: Run) -> Plot | str:
                 [trial["peak_allocated_bytes"] / MB for trial in tried],
                 color=line.color, marker=line.marker, linestyle="", fillstyle="none",
             )  # fmt: skip
-        said = _limits(axes, run, search, batches)
+        _mark_limits(axes, run, search, batches)
+        said = []
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
         batch_axis(axes, batches)
@@ -171,9 +173,8 @@ def memory_over_batch_size(run: Run) -> Plot | str:
     return Plot("memory-over-batch-size", title, f"Lines. {words}.", figure)
 
 
-def _limits(axes: Any, run: Run, search: Row | None, batches: list[int]) -> list[str]:
-    """Mark the card's memory and the largest batch; returns what to say of them in the caption."""
-    said = []
+def _mark_limits(axes: Any, run: Run, search: Row | None, batches: list[int]) -> None:
+    """Mark the card's memory and the largest batch, which joins ``batches``."""
     total = run.machine.get("gpu_total_bytes")
     if total:
         axes.axhline(total / MB, color=LIMIT.color, linestyle=LIMIT.dash)
@@ -186,8 +187,8 @@ def _limits(axes: Any, run: Run, search: Row | None, batches: list[int]) -> list
         if largest:
             batches.append(largest)
             axes.axvline(largest, color=INK, linewidth=1, linestyle=LIMIT.dash)
+            verb = "would train" if search.get("source") == "predicted" else "trained"
             axes.annotate(
-                f"largest that {'would train' if search.get('source') == 'predicted' else 'trained'}: {largest:,} ",
+                f"largest that {verb}: {largest:,} ",
                 (largest, 0.04), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5,
             )  # fmt: skip
-    return said

@@ -41,6 +41,7 @@ def step_time_over_batch_size(run: Run) -> Plot | str:
         for axes in (left, right):
             batch_axis(axes, batches)
             plain_numbers(axes.yaxis)
+            axes.margins(x=0.12)
         rounds = sorted({row["stats"]["rounds"] for row in rows if row["stats"].get("rounds")})
         how_many = f" of {count(rounds[0])} steps" if len(rounds) == 1 else ""
         said = (configuration(rows[0], "batch_size"), f"Band: fastest to slowest{how_many}")
@@ -72,9 +73,9 @@ def accuracy_over_time(run: Run) -> Plot | str:
         run,
         "training-accuracy-over-time",
         "Training accuracy over wall time",
-        "train_accuracy",
-        lambda row: list(accumulate(epoch.get("train_seconds") or 0.0 for epoch in row["epochs"])),
-        "training time, seconds (evaluation off the clock)",
+        field="train_accuracy",
+        along=lambda row: list(accumulate(epoch.get("train_seconds") or 0.0 for epoch in row["epochs"])),
+        axis="training time, seconds (evaluation off the clock)",
     )
 
 
@@ -84,14 +85,14 @@ def accuracy_over_epochs(run: Run) -> Plot | str:
         run,
         "test-accuracy-over-epochs",
         "Test accuracy over epochs",
-        "test_accuracy",
-        lambda row: [float(place) for place in range(1, len(row["epochs"]) + 1)],
-        "epoch",
+        field="test_accuracy",
+        along=lambda row: [float(place) for place in range(1, len(row["epochs"]) + 1)],
+        axis="epoch",
     )
 
 
 def _accuracy(
-    run: Run, name: str, title: str, field: str, along: Callable[[Row], list[float]], axis: str
+    run: Run, name: str, title: str, *, field: str, along: Callable[[Row], list[float]], axis: str
 ) -> Plot | str:
     runs = [
         row for row in training_runs(list(run.rows)) if all(e.get(field) is not None for e in row["epochs"])
@@ -116,13 +117,15 @@ def _accuracy(
             axes.plot(xs, ys, color=line.color, linestyle=line.dash, marker=line.marker, markersize=4)
             labels.append((xs[-1], ys[-1], f"batch {batch:,}", line.color))
             ends.append(xs[-1])
-        if min(ends) > 0 and max(ends) / min(ends) > 8:
+        axes.margins(x=0.14)
+        if min(ends) > 0 and max(ends) / min(ends) > 4:
             axes.set_xscale("log")
             axis += ", logarithmic"
+        else:
+            axes.set_xlim(left=0)
         plain_numbers(axes.xaxis)
-        axes.margins(x=0.14)
         axes.set_xlabel(axis)
-        axes.set_ylabel(f"{field.partition('_')[0]}ing accuracy, %".replace("testing", "test"))
+        axes.set_ylabel("training accuracy, %" if field == "train_accuracy" else "test accuracy, %")
         numbers = sorted({len(seeds) for seeds in by_batch.values()})
         of = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
         band = (
