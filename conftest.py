@@ -7,4 +7,5 @@ pytest_plugins = [
     "fixtures.model",
     "fixtures.data",
     "fixtures.answers",
+    "fixtures.gate",
 ]
