@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from reports.answers import Said
 
 NOT_ASKED: Said = ("Not asked in this run.", "skipped", None)
+SMALL_SHARE = 0.01
+"""A smaller part of a difference is not worth a clause."""
 WHAT_IS_KEPT = {
     "sgd-momentum": "velocities",
     "adam": "moments",
@@ -78,6 +80,8 @@ def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         )
         if most.get("peak_moment"):
             text += f" ({optimizer_label(most['optimizer'])} peaks in the {most['peak_moment']})"
+        if abs(apart - state) > SMALL_SHARE * apart:
+            text += f"; the other {mb(abs(apart - state))} are what else is alive at the two peaks"
         text += "."
     return text, source_of(told), None
 

@@ -164,19 +164,19 @@ TRIAL = record(
 
 _TEXTS = (
     "name fullname question source timed model dataset optimizer precision engine gpu peak_moment "
-    "process_bytes_from reason learning_rate_rule stand_in_for"
+    "process_bytes_from reason card learning_rate_rule stand_in_for"
 )
 _POSITIVES = "batch_size image_size num_classes steps_per_epoch train_images test_images parameters"
 _INTEGERS = (
     "schema_version parameters_closed_form parameter_bytes buffers buffer_bytes torch_total_bytes "
     "nvml_total_bytes nvml_reserved_bytes gradient_bytes optimizer_state_bytes optimizer_scalar_bytes "
     "input_bytes activation_bytes tensor_bytes first_step_peak_allocated_bytes peak_allocated_bytes "
-    "peak_reserved_bytes process_bytes context_bytes steps_before_reading largest_batch "
+    "peak_reserved_bytes process_bytes context_bytes steps_before_reading largest_batch leaked_bytes "
     "smallest_batch_that_fails largest_batch_at_full_speed seed"
 )
 _NUMBERS = (
     "seconds gpu_busy_s gpu_busy_share train_s wall_s learning_rate round_trip_s bare_step_s "
-    "piped_step_s warm_start_s fresh_start_s start_ratio"
+    "piped_step_s border_share warm_start_s fresh_start_s start_ratio"
 )
 
 ROW: dict[str, Kind] = {

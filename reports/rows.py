@@ -19,6 +19,7 @@ CONFIGURATION = (
     "engine",
     "stand_in_for",
     "learning_rate_rule",
+    "card",
 )
 """What must be equal before two rows may share a plot line or a sentence."""
 
@@ -85,6 +86,8 @@ def configuration(row: Row, *without: str) -> str:
         parts.append(f"{row['image_size']}x{row['image_size']} images")
     parts += [row.get("precision"), row.get("engine")]
     text = ", ".join(part for part in parts if part)
+    if row.get("card"):
+        text += f", for the card {row['card']}"
     if row.get("stand_in_for"):
         text += f" (in place of {row['stand_in_for']})"
     return text
