@@ -34,7 +34,7 @@ def beside_the_lab(run: Run, answers: list[Answer]) -> Table:
         here, why = _COMPARE[figure["id"]](figure, run, said)
         rows.append((figure["question"], figure["what"], figure["says"], here, why))
     return Table(
-        caption="Beside the lab's own numbers; MB = 10**6 and GB = 10**9 bytes on this run's side; "
+        caption="Every figure of the write-up; MB = 10**6 and GB = 10**9 bytes on this run's side; "
         "the write-up does not say which MB it means",
         columns=("question", "figure", "the write-up says", "this run says", "why they differ"),
         rows=tuple(rows),
@@ -171,9 +171,13 @@ def _from_answer(question: str, why: str) -> Callable[[Figure, Run, Mapping[str,
         answer = said[question]
         if answer.source == "skipped":
             return NOT_READ, ""
-        return f"{answer.text.split('. ')[0].rstrip('.')} ({answer.source})", why
+        return _first_sentence(answer), why
 
     return compare
+
+
+def _first_sentence(answer: Answer) -> str:
+    return f"{answer.text.partition('. ')[0].rstrip('.')} ({answer.source})"
 
 
 def _most_memory(_figure: Figure, run: Run, said: Mapping[str, Answer]) -> Beside:
@@ -184,7 +188,7 @@ def _most_memory(_figure: Figure, run: Run, said: Mapping[str, Answer]) -> Besid
         f"{optimizer_label(row['optimizer'])} {mb(row['optimizer_state_bytes'])}"
         for row in groups(told, "optimizer")[0]
     ]
-    return said["2b"].text, f"The state that each keeps is read in bytes: {listed(kept)}."
+    return _first_sentence(said["2b"]), f"The state that each keeps is read in bytes: {listed(kept)}."
 
 
 _COMPARE: dict[str, Callable[[Figure, Run, Mapping[str, Answer]], Beside]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -12,8 +12,12 @@ from matplotlib.ticker import MaxNLocator
 from reports.drawing import WIDTH_IN, Plot, finish, label_at, plain_numbers, style
 from reports.load import Run
 from reports.palette import batch_line, numbered_line
-from reports.rows import Row, groups, of_question, optimizer_label, source_of
+from reports.rows import CONFIGURATION, Row, groups, of_question, optimizer_label
 from reports.units import MB, significant
+
+
+Lines = dict[Any, list[tuple[int, float]]]
+"""Optimizer or batch size to its points: place of the run, mean value."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,11 @@ METRICS = (
 
 def metrics_over_runs(runs: list[Run]) -> Plot | str:
     """One panel per metric, the runs side by side; or why there is none."""
-    read = [(metric, lines) for metric in METRICS if (lines := _lines(metric, runs))]
+    read = []
+    for metric in METRICS:
+        source, lines = _lines(metric, runs)
+        if lines:
+            read.append((replace(metric, title=f"{metric.title}, {source}"), lines))
     if len(runs) < 2 or not read:
         return "No metric was read in two or more of the runs."
     across = min(2, len(read))
@@ -85,21 +93,31 @@ def _about(run: Run) -> str:
     return f"{run.label} ({run.gpu}, torch {run.torch})"
 
 
-def _lines(metric: Metric, runs: list[Run]) -> dict[Any, list[tuple[int, float]]]:
-    """Line name to its points ``(place of the run, value)``; lines seen in one run only are left out."""
-    lines: dict[Any, list[tuple[int, float]]] = {}
+def _lines(metric: Metric, runs: list[Run]) -> tuple[str, Lines]:
+    """The source and the lines of the configuration that most runs have, of two runs at least.
+
+    Runs are joined only where all but the varying name agrees, the source
+    included: a prediction is never joined with a measurement.
+    """
+    found: dict[tuple[Any, ...], Lines] = {}
     for place, run in enumerate(runs, start=1):
-        found = groups(
-            [row for row in of_question(run.rows, metric.question) if not row.get("trials")], metric.varying
-        )
-        by_name: dict[Any, list[float]] = {}
-        for row in found[0] if found else []:
-            value = metric.value(row)
-            if value is not None:
-                by_name.setdefault(row[metric.varying], []).append(value)
-        for name, values in by_name.items():
-            lines.setdefault(name, []).append((place, sum(values) / len(values)))
-    return {name: points for name, points in lines.items() if len(points) > 1}
+        rows = [row for row in of_question(run.rows, metric.question) if not row.get("trials")]
+        for group in groups(rows, metric.varying):
+            key = tuple(group[0].get(name) for name in CONFIGURATION if name != metric.varying)
+            for name in dict.fromkeys(row[metric.varying] for row in group):
+                read = [metric.value(row) for row in group if row[metric.varying] == name]
+                values = [value for value in read if value is not None]
+                if values:
+                    points = found.setdefault(key, {}).setdefault(name, [])
+                    points.append((place, sum(values) / len(values)))
+    shared = {
+        key: {name: points for name, points in lines.items() if len(points) > 1}
+        for key, lines in found.items()
+    }
+    best = max(shared, key=lambda key: sum(map(len, shared[key].values())), default=None)
+    if best is None or not shared[best]:
+        return "", {}
+    return str(best[0] or "source not stored"), shared[best]
 
 
 def _look(metric: Metric, place: int, name: Any) -> Any:
@@ -110,7 +128,7 @@ def _label(metric: Metric, name: Any) -> str:
     return f"batch {name:,}" if metric.varying == "batch_size" else optimizer_label(name)
 
 
-def _panel(axes: Any, metric: Metric, lines: dict[Any, list[tuple[int, float]]], runs: list[Run]) -> None:
+def _panel(axes: Any, metric: Metric, lines: Lines, runs: list[Run]) -> None:
     for place, (name, points) in enumerate(lines.items()):
         line = _look(metric, place, name)
         xs, ys = [x for x, _ in points], [y for _, y in points]
@@ -128,7 +146,7 @@ def _panel(axes: Any, metric: Metric, lines: dict[Any, list[tuple[int, float]]],
     axes.set_xticks(range(1, len(runs) + 1), [f"run {place}" for place in range(1, len(runs) + 1)])
 
 
-def _name_lines(axes: Any, metric: Metric, lines: dict[Any, list[tuple[int, float]]]) -> None:
+def _name_lines(axes: Any, metric: Metric, lines: Lines) -> None:
     label_at(
         axes,
         [
