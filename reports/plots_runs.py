@@ -15,7 +15,6 @@ from reports.palette import batch_line, numbered_line
 from reports.rows import CONFIGURATION, Row, groups, of_question, optimizer_label
 from reports.units import MB, significant
 
-
 Lines = dict[Any, list[tuple[int, float]]]
 """Optimizer or batch size to its points: place of the run, mean value."""
 
@@ -74,10 +73,12 @@ def metrics_over_runs(runs: list[Run]) -> Plot | str:
         for axes in list(grid.flat)[len(read) :]:
             axes.set_axis_off()
         key = "; ".join(f"{place}: {_about(run)}" for place, run in enumerate(runs, start=1))
-        sources = source_of(
-            row for run in runs for row in run.rows if row.get("question") in ("2a", "3a", "3b")
+        finish(
+            figure,
+            title,
+            f"Runs {key}. Mean over seeds where there are several; MB = 10**6 bytes. "
+            "A run without a point did not read it, or differs in configuration or source.",
         )
-        finish(figure, title, f"Runs {key}. {sources.capitalize()}. Mean over seeds where there are several.")
         figure.draw_without_rendering()
         for (metric, lines), axes in zip(read, grid.flat, strict=False):
             _name_lines(axes, metric, lines)

@@ -1,0 +1,120 @@
+"""The answers, from whole runs and from any part of one."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from reports.answers import Answer, answers
+from reports.separation import separate
+from reports.terminal import print_answers
+from tests.reports.synthetic import PARAMETER_BYTES, rows_of, synthetic_run
+
+QUESTIONS = ["1a", "1b", "1c", "2a", "2b", "3a", "3b", "3c", "3d"]
+
+
+def _by_question(run: dict[str, Any]) -> dict[str, Answer]:
+    return {answer.question: answer for answer in answers(rows_of(run), run["machine_info"])}
+
+
+def test_every_question_is_answered_in_order() -> None:
+    """Each question of the lab has one answer, in the lab's order, with no rows at all too."""
+    assert [answer.question for answer in answers(rows_of(synthetic_run()))] == QUESTIONS
+    assert [answer.source for answer in answers([])] == ["skipped"] * len(QUESTIONS)
+
+
+def test_adam_is_explained_by_its_bytes() -> None:
+    """2b names the bytes that Adam's update rule keeps, as multiples of the parameters' bytes."""
+    text = _by_question(synthetic_run())["2b"].text
+    assert f"Adam keeps 2 x {PARAMETER_BYTES / 1e6:.1f} MB of moments" in text
+    assert "SGD keeps nothing" in text
+
+
+def test_fastest_is_explained() -> None:
+    """3c says how many steps, how long each, and how busy the GPU was."""
+    text = _by_question(synthetic_run())["3c"].text
+    assert text.startswith("Batch 256")
+    assert "20 steps an epoch" in text
+    assert "ms a step" in text
+    assert "GPU busy 41.0 %" in text
+
+
+def test_predicted_and_measured_keep_their_labels() -> None:
+    """Without a GPU memory is predicted and accuracy measured, and each answer says its own."""
+    said = _by_question(synthetic_run(gpu=None))
+    assert said["2a"].source == "predicted"
+    assert said["3b"].source == "measured"
+    assert said["1b"].source == "skipped"
+    both = synthetic_run()
+    both["benchmarks"] += [
+        row for row in synthetic_run(gpu=None)["benchmarks"] if row["extra_info"]["question"] == "2a"
+    ]
+    assert _by_question(both)["2a"].source == "measured"
+
+
+@pytest.mark.parametrize("left_out", range(20))
+def test_any_row_may_be_missing(left_out: int) -> None:
+    """A selection of benchmarks is answered as far as it goes."""
+    rows = rows_of(synthetic_run())
+    assert len(answers(rows[:left_out] + rows[left_out + 1 :])) == len(QUESTIONS)
+    assert len(answers([rows[left_out]])) == len(QUESTIONS)
+
+
+def test_out_of_memory_is_an_answer() -> None:
+    """A row that ran out of memory is named, and its missing bytes are never a zero."""
+    run = synthetic_run()
+    for row in run["benchmarks"]:
+        info = row["extra_info"]
+        if info["question"] == "3a" and info.get("batch_size") == 256:
+            for name in [name for name in info if name.endswith("_bytes")]:
+                del info[name]
+            info |= {"fits": False, "reason": "torch.OutOfMemoryError in backward", "ledger": None}
+    answer = _by_question(run)["3a"]
+    assert "out of memory at batch 256" in answer.text
+    assert answer.table is not None
+    assert answer.table.rows[-1][1:6] == ("out of memory",) * 5
+
+
+def test_one_seed_never_names_a_winner() -> None:
+    """With one seed a batch size may be highest, but is not called the most accurate."""
+    assert "A tie" in _by_question(synthetic_run(seeds=1))["3b"].text
+    assert "one seed" in _by_question(synthetic_run(seeds=1))["3b"].text
+
+
+def test_separation_needs_seeds_and_test_images() -> None:
+    """A winner needs ranges apart, enough seeds, and a gap that the test set resolves."""
+    apart = {4: [0.50, 0.51, 0.52], 16: [0.80, 0.81, 0.82], 64: [0.60, 0.61, 0.62]}
+    assert separate(apart, 10_000).wins
+    assert separate(apart, 10_000).best == 16
+    assert not separate({name: values[:1] for name, values in apart.items()}, 10_000).wins
+    assert not separate({name: values[:2] for name, values in list(apart.items())[:2]}, 10_000).wins
+    assert not separate(apart, 10).wins
+    overlapping = apart | {64: [0.60, 0.805, 0.62]}
+    assert separate(overlapping, 10_000).tied_with == (64,)
+
+
+def test_chance_of_separation_is_exact() -> None:
+    """The stated chance is the share of all assignments in which one candidate holds the top places."""
+    assert separate({1: [1.0] * 3, 2: [0.0] * 3}, None).chance == pytest.approx(2 / 20)
+    assert separate({1: [1.0] * 3, 2: [0.0] * 3, 3: [0.0] * 3, 4: [0.0] * 3}, None).chance == pytest.approx(
+        4 / 220
+    )
+
+
+def test_wrong_types_are_ignored() -> None:
+    """NaN, text and nesting where numbers belong never stop an answer."""
+    for bad in (float("nan"), float("inf"), -1, "64", [], {}, None, True, 10**400):
+        rows = [dict.fromkeys(row, bad) | {"question": row["question"]} for row in rows_of(synthetic_run())]
+        assert len(answers(rows, dict.fromkeys(("gpu", "gpu_total_bytes"), bad))) == len(QUESTIONS)
+
+
+def test_terminal_shows_text_as_it_is() -> None:
+    """Rich's markup in a name is printed, not followed, and each answer shows where it comes from."""
+    run = synthetic_run()
+    run["benchmarks"][0]["extra_info"]["model"] = "[red]bold[/nosuch]"
+    out = io.StringIO()
+    print_answers(answers(rows_of(run)), out)
+    assert "[red]bold[/nosuch]" in out.getvalue()
+    assert out.getvalue().count("[measured]") >= 7
