@@ -51,6 +51,8 @@ STYLE: dict[str, Any] = {
 BACKING = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
 """Keeps a label readable where it crosses a line."""
 WIDTH_IN, HEIGHT_IN = 7.2, 4.4
+LONGEST_LABEL = 26
+"""Letters of a name in a plot."""
 CAPTION_COLUMNS = 118
 """Letters of the caption that fit in one line of a figure."""
 
@@ -121,6 +123,11 @@ def batch_axis(axes: Axes, batches: Sequence[int]) -> None:
     axes.set_xticks(shown, [f"{batch:,}" for batch in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("batch size (images a step)")
+
+
+def short(name: str) -> str:
+    """A name cut to what fits beside a bar or a line."""
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 3]}..."
 
 
 def plain_numbers(axis: Any) -> None:

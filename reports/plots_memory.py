@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.drawing import Plot, batch_axis, finish, label_at, new_figure, plain_numbers, style
+from reports.drawing import Plot, batch_axis, finish, label_at, new_figure, plain_numbers, short, style
 from reports.load import Run
 from reports.palette import BLACK, INK, LIMIT, MEMORY_LINES, STACK
 from reports.rows import Row, configuration, groups, having, of_question, optimizer_label, source_of
@@ -43,7 +43,7 @@ def memory_by_optimizer(run: Run) -> Plot | str:
     with style():
         figure, (axes,) = new_figure()
         tops = [_stack(axes, place, row) for place, row in enumerate(rows)]
-        names = [optimizer_label(row["optimizer"]) for row in rows]
+        names = [short(optimizer_label(row["optimizer"])) for row in rows]
         axes.set_xticks(range(len(rows)), names, rotation=0 if len(rows) < 6 else 30)
         axes.tick_params(axis="x", length=0)
         axes.set_ylabel("memory, MB (10**6 bytes)")

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reports.drawing import WIDTH_IN, Plot, finish, label_at, plain_numbers, style
+from reports.drawing import WIDTH_IN, Plot, finish, label_at, plain_numbers, short, style
 from reports.load import Run
 from reports.palette import batch_line, numbered_line
 from reports.rows import CONFIGURATION, Row, groups, of_question, optimizer_label
@@ -126,7 +126,7 @@ def _look(metric: Metric, place: int, name: Any) -> Any:
 
 
 def _label(metric: Metric, name: Any) -> str:
-    return f"batch {name:,}" if metric.varying == "batch_size" else optimizer_label(name)
+    return f"batch {name:,}" if metric.varying == "batch_size" else short(optimizer_label(name))
 
 
 def _panel(axes: Any, metric: Metric, lines: Lines, runs: list[Run]) -> None:

@@ -105,7 +105,8 @@ def test_chance_of_separation_is_exact() -> None:
 
 def test_wrong_types_are_ignored() -> None:
     """NaN, text and nesting where numbers belong never stop an answer."""
-    for bad in (float("nan"), float("inf"), -1, "64", [], {}, None, True, 10**400):
+    worst: list[Any] = [float("nan"), float("inf"), -1, "64", [], {}, None, True, 10**400]
+    for bad in worst:
         rows = [dict.fromkeys(row, bad) | {"question": row["question"]} for row in rows_of(synthetic_run())]
         assert len(answers(rows, dict.fromkeys(("gpu", "gpu_total_bytes"), bad))) == len(QUESTIONS)
 
