@@ -1,0 +1,221 @@
+"""The door in the terminal: ``python -m reports compare`` by exit code and by what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reports.__main__ import main
+from reports.compare_memory import DEFAULT_FIELDS
+from tests.compare.saved import changed, plain_run, save, slower, without
+
+Compare = Callable[..., tuple[int, str, str]]
+BASE = plain_run()
+
+
+@pytest.fixture
+def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Compare:
+    """``compare(new, *flags, base=...)``: save both and run the command; gives exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(new: Any, *flags: str, base: Any = BASE) -> tuple[int, str, str]:
+        save(base, tmp_path, "0001_base")
+        save(new, tmp_path, "0002_new")
+        code = main(["compare", "base", "new", *flags])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.mark.parametrize("flag", [None, "--markdown", "--json"])
+def test_a_build_compared_with_itself_is_not_worse(compare: Compare, flag: str | None) -> None:
+    """Without a plant nothing fires, whatever the output."""
+    code, output, errors = compare(BASE, *([flag] if flag else []))
+    assert (code, errors) == (0, "")
+    assert output
+
+
+@pytest.mark.parametrize(
+    "field", ["tensor_bytes", "peak_allocated_bytes", "peak_reserved_bytes", "process_bytes"]
+)
+def test_one_byte_more_is_worse(compare: Compare, field: str) -> None:
+    """On the same build one byte more in one row fires and is named; one byte less is shown as better."""
+    value = BASE["benchmarks"][1]["extra_info"][field]
+    code, output, _ = compare(changed(BASE, 1, **{field: value + 1}))
+    assert code == 1
+    assert field in output
+    assert "+1" in output
+    code, output, _ = compare(changed(BASE, 1, **{field: value - 1}))
+    assert code == 0
+    assert "1 better" in output
+
+
+def test_a_tensor_of_a_thousandth_of_the_peak_is_caught_across_builds_only_when_asked(
+    compare: Compare,
+) -> None:
+    """Another torch is given its tolerance; an explicit one is taken as it is."""
+    peak = BASE["benchmarks"][0]["extra_info"]["peak_allocated_bytes"]
+    new = changed(BASE, 0, peak_allocated_bytes=peak + peak // 1000)
+    assert compare(new)[0] == 1
+    new["machine_info"]["torch"] = "2.12.0"
+    assert compare(new)[0] == 0
+    assert compare(new, "--memory", "peak_*_bytes:0.05%")[0] == 1
+
+
+def test_only_the_figures_named_are_gated(compare: Compare) -> None:
+    """``--memory`` replaces the default figures, and reaches into the ledger."""
+    new = changed(BASE, 0, tensor_bytes=9_000_000, ledger={"workspace_bytes": 5000})
+    assert compare(new, "--memory", "peak_*_bytes")[0] == 0
+    assert compare(new, "--memory", "ledger.workspace_bytes")[0] == 1
+
+
+def test_a_row_that_disappeared_is_worse(compare: Compare) -> None:
+    """Gone fires unless it is allowed; the same row on the new side only is listed as new."""
+    assert compare(without(BASE, 2))[0] == 1
+    assert compare(without(BASE, 2), "--allow-gone")[0] == 0
+    code, output, _ = compare(BASE, base=without(BASE, 2))
+    assert code == 0
+    assert "1 new" in output
+
+
+def test_no_longer_fits_is_worse(compare: Compare) -> None:
+    """A configuration that used to fit and now runs out of memory fires; the other way round is better."""
+    bytes_gone = dict.fromkeys((*DEFAULT_FIELDS, "ledger", "gpu_busy_s"))
+    new = changed(
+        BASE, 3, **bytes_gone, fits=False, reason="out of memory", timed="attempt that ran out of memory"
+    )
+    code, output, _ = compare(new)
+    assert code == 1
+    assert "out of memory" in output
+    assert compare(BASE, base=new)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "field", ["model", "dataset", "precision", "engine", "source", "batch_size", "optimizer"]
+)
+def test_a_different_configuration_is_never_matched(compare: Compare, field: str) -> None:
+    """Another model, data set, precision, engine, source or batch is gone and new, and said to differ."""
+    other = 5 if field == "batch_size" else "predicted" if field == "source" else "another"
+    code, output, _ = compare(changed(BASE, 0, **{field: other}))
+    assert code == 1
+    assert "1 gone" in output
+    assert f"{field} " in output
+
+
+def test_nothing_in_common_could_not_be_compared(compare: Compare) -> None:
+    """Runs without a row in common exit with 2 and say in what the nearest rows differ."""
+    new = BASE
+    for place in range(4):
+        new = changed(new, place, precision="bf16")
+    code, output, errors = compare(new)
+    assert (code, output) == (2, "")
+    assert "precision fp32 -> bf16" in errors
+
+
+def test_a_slower_step_is_worse(compare: Compare) -> None:
+    """Steps that take 20 % longer in one run each fire where rows hardly spread; 1 % does not."""
+    code, output, _ = compare(slower(BASE, 1.2))
+    assert code == 1
+    assert "step_s" in output
+    assert compare(slower(BASE, 1.01))[0] == 0
+    assert compare(slower(BASE, 1.2), "--memory-only")[0] == 0
+
+
+def test_another_processor_is_not_a_regression(compare: Compare) -> None:
+    """Step times of another processor are shown with the GPU-busy share and not gated."""
+    new = slower(BASE, 2.0)
+    new["machine_info"]["cpu"] = {"brand_raw": "Another CPU", "count": 4}
+    code, output, _ = compare(new)
+    assert code == 0
+    assert "GPU busy" in output
+
+
+def test_busy_seconds_are_gated_with_one_run_each(compare: Compare) -> None:
+    """5 % more GPU work in a step fires though the step's own time did not change."""
+    new = BASE
+    for place in range(4):
+        new = changed(new, place, gpu_busy_s=0.0105)
+    assert compare(new)[0] == 1
+
+
+def test_json_is_one_object_with_the_verdict(compare: Compare) -> None:
+    """Programs read verdict, exit code and every change from standard output."""
+    peak = BASE["benchmarks"][0]["extra_info"]["peak_allocated_bytes"]
+    _, output, _ = compare(changed(BASE, 0, peak_allocated_bytes=peak + 8), "--json")
+    read = json.loads(output)
+    assert (read["exit_code"], read["worse"]) == (1, True)
+    (worse,) = [change for change in read["changes"] if change["verdict"] == "worse"]
+    assert worse["new"] - worse["base"] == 8
+
+
+def test_markdown_escapes_what_a_file_holds(compare: Compare) -> None:
+    """A name from a file cannot break the table of a pull request."""
+    _, output, _ = compare(changed(BASE, 0, model="a|b<script>"), "--markdown")
+    assert "a\\|b\\<script\\>" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "empty"), ("{", "cut off"), ("[]", "not a file saved by"), ('{"benchmarks": []}', "no rows")],
+)
+def test_damaged_and_foreign_files_are_one_line(compare: Compare, content: str, said: str) -> None:
+    """Whatever a file holds, the command says so in one line and exits with 2."""
+    code, output, errors = compare(content)
+    assert (code, output) == (2, "")
+    assert said in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["base", "nwe"], "0002_new"),
+        (["base"], "one run alone"),
+        (["base", "base"], "both sides"),
+        ([], "required"),
+        (["base", "new", "--memory", "median:1%"], "no figure"),
+        (["base", "new", "--false-alarm", "2"], "share"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    compare: Compare, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """Wrong names list the candidates, wrong flags say what they take; exit code 2, no traceback."""
+    compare(BASE)
+    assert main(["compare", *arguments]) == 2
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert errors.count("\n") == 1
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELD_NAMES = st.sampled_from([*BASE["benchmarks"][0]["extra_info"], "epochs", "largest_batch"])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(fields=st.dictionaries(FIELD_NAMES, JSON_VALUES, max_size=4))
+def test_no_value_in_a_file_makes_it_crash(compare: Compare, fields: dict[str, Any]) -> None:
+    """Any value under any field name leads to a verdict or to one line."""
+    code, _, _ = compare(changed(BASE, 0, **fields))
+    assert code in (0, 1, 2)
+
+
+def test_several_runs_stand_side_by_side(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pattern of several runs gives one table over runs and judges nothing."""
+    compare(changed(BASE, 0, tensor_bytes=5_000_000))
+    assert main(["compare", "*"]) == 0
+    output = capsys.readouterr().out
+    assert "0001_base" in output
+    assert "5.0" in output
