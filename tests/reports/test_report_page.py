@@ -57,14 +57,12 @@ def _derived(run: dict[str, Any]) -> list[float]:
     rows = rows_of(run)
     memory = [row for row in rows if row["question"] in ("2a", "3a") and "ledger" in row]
     found: list[float] = []
-    for one, other in product(memory, memory):  # 2b: peaks and states of two optimizers apart
-        for field in (
-            "peak_allocated_bytes",
-            "optimizer_state_bytes",
-            "process_bytes",
-            "peak_reserved_bytes",
-        ):
-            found.append(abs((one.get(field) or 0) - (other.get(field) or 0)))
+    fields = ("peak_allocated_bytes", "optimizer_state_bytes", "process_bytes", "peak_reserved_bytes")
+    found += [  # 2b: peaks and states of two optimizers apart, and what one does not explain of the other
+        abs((one.get(field) or 0) - (other.get(field) or 0))
+        for one, other in product(memory, memory)
+        for field in fields
+    ]
     for row in memory:  # 2b: the state in units of the parameters; the bytes of one parameter
         found += [
             row["optimizer_state_bytes"] // row["parameter_bytes"],
