@@ -158,3 +158,8 @@ def test_predicting_neither_needs_pytest_nor_starts_cuda() -> None:
         "assert not torch.cuda.is_initialized()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_a_step_leaks_nothing() -> None:
+    """What is allocated between steps is the same after every step."""
+    assert predict(SMALL, H100).leaked_bytes == 0

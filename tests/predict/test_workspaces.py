@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from fixtures.catalog.gpus import CARDS
 from fixtures.predict.convolution import BACKWARD_DATA, FORWARD, Convolution, describe, layout_of
-from fixtures.predict.workspaces import Table, Workspaces, workspaces_on
+from fixtures.predict.workspaces import Table, Workspaces, find_table, workspaces_on
 
 ONE = Convolution(
     inputs=3,
@@ -48,7 +49,30 @@ def test_a_batch_that_was_not_recorded_scales_the_nearest_one_and_says_so() -> N
     workspaces = known(b4=[[100], [0], [0]], b64=[[6400], [0], [0]])
     assert workspaces.of(ONE, 8, FORWARD) == [200]
     assert workspaces.of(ONE, 32, FORWARD) == [3200]
+    assert workspaces.missing == {ONE.key}
+
+
+def test_a_convolution_that_was_not_recorded_takes_the_nearest_of_its_kind() -> None:
+    """Another width scales with what goes in and out; another kernel is nothing to go by."""
+    workspaces = known(b4=[[100], [0], [0]])
+    doubled = replace(ONE, inputs=6, outputs=16)
+    assert workspaces.of(doubled, 4, FORWARD) == [200]
+    assert workspaces.of(replace(ONE, kernel=(5, 5), padding=(2, 2)), 4, FORWARD) == []
     assert len(workspaces.missing) == 2
+
+
+def test_a_key_is_read_back() -> None:
+    """A convolution and its line in a table say the same."""
+    assert Convolution.from_key(ONE.key) == ONE
+
+
+def test_the_recorded_table_names_its_source() -> None:
+    """The table for compute capability 9.0 says on what it was recorded."""
+    table = find_table("9.0")
+    assert table is not None
+    assert table.about["compute_capability"] == "9.0"
+    assert {"gpu", "cudnn", "torch", "cuda"} <= table.about.keys()
+    assert find_table("1.0") is None
 
 
 def test_a_table_survives_the_file(tmp_path: Path) -> None:
