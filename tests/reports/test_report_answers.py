@@ -91,6 +91,7 @@ def test_separation_needs_seeds_and_test_images() -> None:
     assert not separate({name: values[:1] for name, values in apart.items()}, 10_000).wins
     assert not separate({name: values[:2] for name, values in list(apart.items())[:2]}, 10_000).wins
     assert not separate(apart, 10).wins
+    assert not separate({4: [0.9] * 40, 16: [0.5]}, 10_000).wins
     overlapping = apart | {64: [0.60, 0.805, 0.62]}
     assert separate(overlapping, 10_000).tied_with == (64,)
 

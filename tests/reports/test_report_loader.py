@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reports import find
@@ -130,6 +130,14 @@ def test_damaged_files_are_one_line(content: str, line: str, tmp_path: Path) -> 
         load(save(content, tmp_path))
 
 
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """A binary file says that it is not text."""
+    path = tmp_path / "picture.json"
+    path.write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(LoadError, match="not text"):
+        load(path)
+
+
 def test_plain_pytest_benchmark_file(tmp_path: Path) -> None:
     """A file without our fields loads, says so, and shows its times."""
     saved = synthetic_run()
@@ -176,6 +184,8 @@ def test_wrong_and_ambiguous_names_list_the_candidates(tmp_path: Path) -> None:
 
 @SLOW_OK
 @given(name=st.text(max_size=300))
+@example(name="x" * 300)
+@example(name="\0/")
 def test_any_name_is_a_run_or_one_line(name: str, tmp_path: Path) -> None:
     """Whatever is typed as a name, the answer is a path or one line."""
     save("{}", tmp_path)
