@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from reports.palette import INK
 from reports.units import significant
@@ -131,7 +131,13 @@ def short(name: str) -> str:
 
 
 def plain_numbers(axis: Any) -> None:
-    """Tick labels such as 10,000, never 1e4."""
+    """Tick labels such as 10,000, never powers of ten; on a logarithmic axis at 1, 2 and 5 of each decade.
+
+    Call it after the scale is chosen.
+    """
+    if axis.get_scale() == "log":
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: significant(value, 1)))
 
 

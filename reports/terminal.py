@@ -49,7 +49,13 @@ def _rich_table(table: Table) -> RichTable:
 
     drawn = NewTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(table.columns):
-        drawn.add_column(Text(column), justify="left" if place < table.label_columns else "right")
+        words = [word for cell in (column, *(row[place] for row in table.rows)) for word in cell.split()]
+        drawn.add_column(
+            Text(column),
+            justify="left" if place < table.label_columns else "right",
+            min_width=min(30, max(map(len, words), default=0)),  # a figure is never cut in two
+            overflow="fold",
+        )
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 
 from reports import __main__ as command_line
 from reports import find
 from reports.lab import lab_figures
 from reports.load import load
-from reports.page import write_report
+from reports.page import PLOTS, write_report
 from reports.units import significant
 from tests.reports.synthetic import rows_of, save, synthetic_run
 
@@ -158,6 +159,24 @@ def test_markdown_shows_plots_that_exist(report: tuple[dict[str, Any], Path]) ->
     pictures = re.findall(r"\]\(([^)]*\.png)\)", (out / "report.md").read_text())
     assert len(pictures) >= 4
     assert sorted(pictures) == sorted(path.name for path in out.glob("*.png"))
+
+
+def test_plots_say_unit_machine_and_source(report: tuple[dict[str, Any], Path]) -> None:
+    """Each plot alone names its run, torch, GPU and source, and has no unparsed formula on an axis."""
+    run, out = report
+    loaded = load(next(out.parent.rglob("0001_run1.json")))
+    for draw in PLOTS:
+        plot = draw(loaded)
+        if isinstance(plot, str):
+            continue
+        plot.figure.draw_without_rendering()
+        said = " ".join(text.get_text() for text in plot.figure.findobj(Text)).replace("\n", " ")
+        assert "$" not in said
+        assert run["machine_info"]["torch"] in said
+        assert (run["machine_info"]["gpu"] or "no GPU") in said
+        assert "0001_run1" in said
+        assert re.search(r"Measured|Predicted", said)
+        assert re.search(r"MB \(10\*\*6 bytes\)|, ms|seconds|, %", said)
 
 
 def _poison(value: Any) -> Any:
