@@ -47,7 +47,7 @@ def _rich_table(table: Table) -> RichTable:
     from rich.table import Table as NewTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    drawn = NewTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = NewTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for place, column in enumerate(table.columns):
         words = [word for cell in (column, *(row[place] for row in table.rows)) for word in cell.split()]
         drawn.add_column(
