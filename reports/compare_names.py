@@ -40,10 +40,12 @@ def _fits(path: Path, pattern: str) -> bool:
 
 
 def _on_disk(pattern: str, root: Path) -> list[Path]:
-    folder = root / Path(pattern).parent
+    """Files that fit a pattern of paths, relative to ``root`` or absolute."""
+    anchor = Path(pattern).anchor
     try:
-        return [path for path in folder.glob(Path(pattern).name) if path.is_file()]
-    except (OSError, ValueError, NotImplementedError):
+        found = (Path(anchor) if anchor else root).glob(pattern[len(anchor) :])
+        return [path for path in found if path.is_file()]
+    except (OSError, ValueError, NotImplementedError, IndexError):
         return []
 
 

@@ -7,29 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reports.load import Run
-from reports.rows import Row, configuration
+from reports.rows import CONFIGURATION, Row, configuration
 
 Key = tuple[Any, ...]
 RowsByKey = dict[Key, list[Row]]
 """The same row in each run of one side that has it."""
 
-IDENTITY = (
-    "question",
-    "source",
-    "timed",
-    "model",
-    "stand_in_for",
-    "dataset",
-    "optimizer",
-    "batch_size",
-    "image_size",
-    "num_classes",
-    "precision",
-    "engine",
-    "seed",
-    "learning_rate_rule",
-    "train_images",
-)
+IDENTITY = ("question", "timed", *CONFIGURATION, "seed", "train_images")
 """Rows are compared only where every one of these is equal; a field that neither row stores is equal."""
 
 OUT_OF_MEMORY_TIMED = "attempt that ran out of memory"

@@ -115,11 +115,15 @@ def test_holm_keeps_its_promise_where_nothing_changed() -> None:
 
 
 def test_patterns_count_as_a_reader_does(tmp_path: Path) -> None:
-    """A pattern finds runs by name or by number and name, 2.9 before 2.11."""
+    """A pattern finds runs by name, by number and name, or by path, 2.9 before 2.11."""
     for place, name in enumerate(("torch2.11", "torch2.9", "torch2.6", "other"), start=1):
         save(plain_run(), tmp_path, f"{place:04}_{name}")
     assert [run.name for run in runs_named("torch*", tmp_path)] == ["torch2.6", "torch2.9", "torch2.11"]
     assert [run.name for run in runs_named("000[12]_*", tmp_path)] == ["torch2.9", "torch2.11"]
+    in_folders = runs_named(".benchmarks/*/*_torch2.?.json", tmp_path)
+    assert [run.name for run in in_folders] == ["torch2.6", "torch2.9"]
+    absolute = runs_named(str(tmp_path / ".benchmarks" / "*" / "000[12]*"), tmp_path)
+    assert [run.name for run in absolute] == ["torch2.9", "torch2.11"]
     with pytest.raises(LoadError, match=r"torch2\.6"):
         runs_named("nothing*", tmp_path)
 
