@@ -23,6 +23,15 @@ def test_json_is_one_object_with_the_names_of_the_schema(capsys: pytest.CaptureF
     assert sum(answer["ledger"].values()) == answer["process_bytes"]
 
 
+def test_the_error_to_expect_is_said_where_runs_can_tell(capsys: pytest.CaptureFixture[str]) -> None:
+    """On the card that was compared a range around zero; on any other nothing."""
+    main(["resnet18", "--batch-size", "8", "--image-size", "224", "--gpu", "h100-80gb", "--json"])
+    low, high = json.loads(capsys.readouterr().out)["expected_error"]["peak_allocated_bytes"]
+    assert low <= 0 <= high
+    main(["small-cnn", "--batch-size", "8", "--gpu", "t4", "--json"])
+    assert json.loads(capsys.readouterr().out)["expected_error"] is None
+
+
 def test_the_table_says_which_mib(capsys: pytest.CaptureFixture[str]) -> None:
     """What people read has its unit."""
     assert main(["small-cnn", "--batch-size", "8"]) == 0
