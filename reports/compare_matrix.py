@@ -85,13 +85,13 @@ def _bytes_cell(row: Row | None, field: str) -> str:
 def _table(caption: str, rows: Sequence[tuple[str, ...]], runs: Sequence[Run]) -> Table | None:
     if not rows:
         return None
-    shared, short = without_shared([row[0] for row in rows])
-    changing = [(name, *row[1:]) for name, row in zip(short, rows, strict=True) if len(set(row[2:])) > 1]
+    changing = [row for row in rows if len(set(row[2:])) > 1]
+    shared, short = without_shared([row[0] for row in changing]) if changing else ("", [])
     same = len(rows) - len(changing)
     hidden = f"; {same} figures are the same in every run and not listed" if same else ""
     return Table(
         caption=f"{caption}{shared}{hidden}",
         columns=("row", "figure", *(run.label for run in runs)),
-        rows=tuple(changing),
+        rows=tuple((name, *row[1:]) for name, row in zip(short, changing, strict=True)),
         label_columns=2,
     )

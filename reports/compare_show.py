@@ -54,6 +54,7 @@ def tables(found: Comparison) -> list[Table]:
         ),
         _common(found),
         _machines(found),
+        _contexts(found),
         _busy(found),
     ]
     return [table for table in made if table is not None]
@@ -174,6 +175,27 @@ def _machines(found: Comparison) -> Table | None:
         columns=("", "base", "new"),
         rows=tuple((word, sides[0][name], sides[1][name]) for name, word in MACHINE_LINES),
         label_columns=3,
+    )
+
+
+def _contexts(found: Comparison) -> Table | None:
+    """The CUDA contexts of two machines side by side: they are the card's and the driver's, not the build's."""
+    apart = [
+        found.base_machine.get(name) != found.new_machine.get(name) for name in ("gpu", "driver", "cuda")
+    ]
+    read = [
+        change for change in found.changes if change.figure == "context_bytes" and change.base and change.new
+    ]
+    if not any(apart) or not read:
+        return None
+    shared, short = without_shared([change.row for change in read])
+    return Table(
+        caption=f"CUDA contexts after the training steps{shared}; in {BYTES_NOTE}; growth in bytes",
+        columns=("row", "base", "new", "growth"),
+        rows=tuple(
+            (name, figure(change, change.base), figure(change, change.new), growth(change))
+            for name, change in zip(short, read, strict=True)
+        ),
     )
 
 

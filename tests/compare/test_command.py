@@ -138,6 +138,20 @@ def test_another_processor_is_not_a_regression(compare: Compare) -> None:
     assert "GPU busy" in output
 
 
+def test_another_card_is_compared_on_what_can_be_compared(compare: Compare) -> None:
+    """With one build on two cards bytes must agree exactly; totals and contexts stand side by side."""
+    base = changed(BASE, 0, context_bytes=700_000_000)
+    new = changed(BASE, 0, context_bytes=800_000_000)
+    new["machine_info"] |= {"gpu": "Larger GPU", "gpu_total_bytes": 150_000_000_000}
+    code, output, _ = compare(new, base=base)
+    assert code == 0
+    assert "that should agree exactly" in output
+    assert "150.00" in output
+    assert "+100,000,000" in output
+    peak = BASE["benchmarks"][0]["extra_info"]["peak_allocated_bytes"]
+    assert compare(changed(new, 0, peak_allocated_bytes=peak + 1), base=base)[0] == 1
+
+
 def test_busy_seconds_are_gated_with_one_run_each(compare: Compare) -> None:
     """5 % more GPU work in a step fires though the step's own time did not change."""
     new = BASE
