@@ -179,7 +179,7 @@ def _machines(found: Comparison) -> Table | None:
 
 
 def _contexts(found: Comparison) -> Table | None:
-    """The CUDA contexts of two machines side by side: they are the card's and the driver's, not the build's."""
+    """The CUDA contexts of two machines side by side: the card's and the driver's, not the build's."""
     apart = [
         found.base_machine.get(name) != found.new_machine.get(name) for name in ("gpu", "driver", "cuda")
     ]

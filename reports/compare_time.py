@@ -21,6 +21,9 @@ ENOUGH_RUNS = 5
 3 degrees of freedom); with fewer it would decide little and guess much."""
 ASSUMED_BUSY_NOISE = 0.007
 """Standard deviation of ``gpu_busy_s`` between processes that is assumed where runs are too few to tell."""
+UNKNOWN_DRIFT = 0.30
+"""Share by which all steps of a run may differ from those of the next, where runs are too few to tell: as far
+apart as the farthest two runs of one build on one host that are at hand (docs/compare.md)."""
 LEAST_NOISE = 0.001
 """No standard error below this share is believed: clocks and schedulers are not better than that."""
 CONFIDENCE = 0.95
@@ -126,12 +129,8 @@ FIGURES = (
 )
 
 
-def estimate(rows: Sequence[Samples], figure: TimeFigure, smallest_effect: float) -> list[Estimate]:
-    """Estimate every row's ratio, and last the ratio that all rows have in common.
-
-    ``smallest_effect`` is a share; where one or two runs a side leave the
-    drift from run to run unknown, that much of it is allowed for.
-    """
+def estimate(rows: Sequence[Samples], figure: TimeFigure) -> list[Estimate]:
+    """Estimate every row's ratio, and last the ratio that all rows have in common."""
     if not rows:
         return []
     if min(row.runs for row in rows) >= ENOUGH_RUNS:
@@ -145,7 +144,7 @@ def estimate(rows: Sequence[Samples], figure: TimeFigure, smallest_effect: float
         ]
         # What rows share (clocks, temperature) does not average out over them.
         return [*known, replace(known[0], log_ratio=fmean(ratios))]
-    drift = math.log1p(smallest_effect)
+    drift = math.log1p(UNKNOWN_DRIFT)
     alone = [
         Estimate(ratio, _spread(ratios[:place] + ratios[place + 1 :]), max(len(ratios) - 2, 1), drift)
         for place, ratio in enumerate(ratios)

@@ -50,8 +50,8 @@ def of_time(
             not_gated = f"not gated: other or unknown {', '.join(apart)}" if apart else "not gated"
             notes.append(f"{figure.name} is {not_gated}")
         else:
-            notes += _about_noise(figure, [samples for _, samples in kept], rules)
-        estimates = timing.estimate([samples for _, samples in kept], figure, rules.smallest_effect)
+            notes += _about_noise(figure, [samples for _, samples in kept])
+        estimates = timing.estimate([samples for _, samples in kept], figure)
         judged += [
             _Judged(
                 label(row),
@@ -88,7 +88,7 @@ def _samples(figure: timing.TimeFigure, olds: list[Row], news: list[Row]) -> tim
     return timing.Samples(base, new) if base and new else None
 
 
-def _about_noise(figure: timing.TimeFigure, samples: list[timing.Samples], rules: Rules) -> list[str]:
+def _about_noise(figure: timing.TimeFigure, samples: list[timing.Samples]) -> list[str]:
     """How the noise between processes was known, in one sentence."""
     fewest = min(one.runs for one in samples)
     if fewest >= timing.ENOUGH_RUNS:
@@ -100,8 +100,8 @@ def _about_noise(figure: timing.TimeFigure, samples: list[timing.Samples], rules
         ]
     return [
         f"{figure.name}: too few runs to measure the noise between processes (it takes {timing.ENOUGH_RUNS} "
-        f"on both sides together); judged by the spread over rows, with {percent(rules.smallest_effect)} "
-        "more allowed for drift between runs"
+        f"on both sides together); judged by the spread over rows, with "
+        f"{percent(timing.UNKNOWN_DRIFT)} allowed for drift between runs"
     ]
 
 
