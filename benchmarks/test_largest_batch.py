@@ -8,3 +8,9 @@ def test_largest_batch_that_trains(largest_batch, lab):
     assert search.largest_batch is not None, "not even one image trains"
     assert search.exact, f"no failing neighbour within {len(search.trials)} trials"
     assert lab.free_bytes() == free_before_bytes, "running out of memory leaves the GPU clean"
+
+
+def test_largest_batch_predicted(predicted_largest_batch):
+    """3a. Without a GPU: which batch would the card of --gpu train?"""
+    largest = predicted_largest_batch()
+    assert largest is not None, "not even one image would fit"

@@ -26,7 +26,7 @@ def suite(pytester, monkeypatch):
 
 def test_whole_run_without_a_gpu(suite, pytester):
     """The main command measures what it can, skips the rest with reasons, saves and answers."""
-    result = suite(*SMALL, "--benchmark-save=run1", "-rs")
+    result = suite(*SMALL, "--benchmark-save=run1", "-rs", "--report")
     outcomes = result.parseoutcomes()
     assert result.ret == 0
     assert not outcomes.keys() & {"failed", "errors", "error"}
@@ -43,9 +43,12 @@ def test_whole_run_without_a_gpu(suite, pytester):
             "2a *predicted*",
             "3b *measured*",
             "3d *measured*",
+            "report: reports/out/report.html",
             "*passed*skipped*",
         ]
     )
+    page = (pytester.path / "reports" / "out" / "report.html").read_text()
+    assert "small-cnn" in page
     (saved,) = pytester.path.glob(".benchmarks/*/0001_run1.json")
     run = json.loads(saved.read_text())
     rows = [bench["extra_info"] for bench in run["benchmarks"]]
@@ -110,6 +113,7 @@ def test_collect_only_measures_nothing(suite):
         (("--optimizers", "adem"), "ERROR: --optimizers: unknown name 'adem'; did you mean adam*"),
         (("--batch-sizes", "0"), "ERROR: --batch-sizes: '0' is not a whole number of 1 or more"),
         (("--device", "cuda:99"), "ERROR: --device cuda:99: *"),
+        (("--report",), "ERROR: --report shows a saved run: add --benchmark-save=NAME"),
         (("--dataset", "none.npz"), "ERROR: --dataset none.npz: no such file"),
         (
             ("--dataset", "cifar10"),
