@@ -105,24 +105,65 @@ def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         level = [batch for batch in means if batch != quickest and _not_slower(times[quickest], times[batch])]
         if level:
             text = f"Too close to call between batch {listed([count(b) for b in (quickest, *level)])}. {text}"
+    plain = _plain_loop(rows, group[0])
+    text += _plain_loop_explained(plain, quickest, slowest)
+    columns = ("batch size", "training time", "steps per epoch", "time a step", "GPU busy")
+    if plain:  # the busy share is read of the plain loop's steps, and stands beside them
+        columns = (*columns[:-1], "eager step", "GPU busy in it")
     table = Table(
         caption=f"Training time of {epochs} epochs, evaluation off the clock: "
         f"{configuration(group[0], 'batch_size')}; {source_of(group)}; s = seconds, ms = milliseconds",
-        columns=("batch size", "training time", "steps per epoch", "time a step", "GPU busy"),
-        rows=tuple((count(batch), seconds(means[batch]), *_steps(rows, group, batch)) for batch in times),
+        columns=columns,
+        rows=tuple(
+            (count(batch), seconds(means[batch]), *_steps(rows, group, batch, plain)) for batch in times
+        ),
     )
     return text, source_of(group), table
 
 
-def _steps(rows: list[Row], group: list[Row], batch: int) -> tuple[str, str, str]:
-    """Steps per epoch, time a step and busy share of one batch size, as text."""
-    steps, step_s = _step_time(group, batch)
-    busy = _busy_share(rows, group[0], batch)
-    return (
-        "not read" if steps is None else count(steps),
-        "not read" if step_s is None else ms(step_s),
-        "not read" if busy is None else percent(busy),
+def _plain_loop(rows: list[Row], like: Row) -> dict[int, tuple[float, float | None]]:
+    """Eager steps of the same training by batch size: median seconds, and the share the GPU was busy.
+
+    Empty where the training itself was eager.
+    """
+    if like.get("engine") in (None, "eager"):
+        return {}
+    same = ("model", "optimizer", "image_size", "precision")
+    return {
+        row["batch_size"]: (row["stats"]["median"], row.get("gpu_busy_share"))
+        for row in of_question(rows, "3a")
+        if row.get("engine") == "eager"
+        and row.get("timed") == "training step"
+        and all(row.get(name) == like.get(name) for name in same)
+        and (row.get("stats") or {}).get("median")
+    }
+
+
+def _plain_loop_explained(plain: dict[int, tuple[float, float | None]], quickest: int, slowest: int) -> str:
+    if quickest == slowest or not {quickest, slowest} <= plain.keys():
+        return ""
+    (quick_s, quick_busy), (slow_s, slow_busy) = plain[quickest], plain[slowest]
+    text = (
+        f" In the plain loop (eager) a step takes {ms(slow_s)} at batch {count(slowest)} "
+        f"and {ms(quick_s)} at batch {count(quickest)}"
     )
+    if quick_busy is None or slow_busy is None:
+        return f"{text}."
+    return f"{text}, and the GPU is busy for {percent(slow_busy)} and {percent(quick_busy)} of it."
+
+
+def _steps(
+    rows: list[Row], group: list[Row], batch: int, plain: dict[int, tuple[float, float | None]]
+) -> tuple[str, ...]:
+    """Steps per epoch and time a step of one batch size, then the busy share, or the eager step with its."""
+    steps, step_s = _step_time(group, batch)
+    texts = ["not read" if steps is None else count(steps), "not read" if step_s is None else ms(step_s)]
+    if plain:
+        eager_s, busy = plain.get(batch, (None, None))
+        texts.append("not read" if eager_s is None else ms(eager_s))
+    else:
+        busy = _busy_share(rows, group[0], batch)
+    return (*texts, "not read" if busy is None else percent(busy))
 
 
 def _explained(rows: list[Row], group: list[Row], batch: int) -> str:

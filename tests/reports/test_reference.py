@@ -5,7 +5,9 @@ import re
 
 import pytest
 
+from reports.answers import answers
 from reports.find import REFERENCE
+from reports.load import load
 from reports.scrub import scrubbed
 
 FILES = sorted(REFERENCE.glob("*.json"))
@@ -90,3 +92,17 @@ def test_scrubbing_takes_names_and_leaves_readings():
     assert clean["stepcost"]["settings"] == {"dataset": "mine.npz", "epochs": 10}
     assert clean["benchmarks"] == run["benchmarks"]
     assert "home" not in json.dumps(clean)
+
+
+def test_fastest_batch_is_explained_by_the_plain_loop():
+    """3c of a run trained by CUDA graph also gives the eager steps of that run, with their busy share."""
+    run = load(REFERENCE / "h100-80gb.json")
+    (answer,) = [one for one in answers(run.rows, run.machine) if one.question == "3c"]
+    steps = {
+        row["batch_size"]: row
+        for row in run.rows
+        if row.get("timed") == "training step" and row["question"] == "3a"
+    }
+    for batch in (4, 256):
+        assert f"{steps[batch]['stats']['median'] * 1e3:.1f} ms at batch {batch}" in answer.text
+        assert f"{steps[batch]['gpu_busy_share']:.1%}".replace("%", " %") in answer.text
