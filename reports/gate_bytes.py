@@ -65,7 +65,9 @@ def of_search(olds: list[Row], news: list[Row]) -> Iterable[Change]:
         verdict: Verdict = "same"
         if abs(new - base) > SEARCH_RESOLUTION * base:
             verdict = "worse" if new < base else "better"
-        yield _change(olds[0], name, base, new, verdict, f"{100 * SEARCH_RESOLUTION:g} %, the search's resolution")
+        yield _change(
+            olds[0], name, base, new, verdict, f"{100 * SEARCH_RESOLUTION:g} %, as the search resolves"
+        )
 
 
 def _change(row: Row, figure: str, base: float | None, new: float | None, *said: Any) -> Change:
