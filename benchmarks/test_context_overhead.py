@@ -31,10 +31,10 @@ def test_gpu_is_one_and_the_same(benchmark, row, gpu):
     assert 0 <= gpu.gpu_nvml_total_bytes - gpu.gpu_total_bytes <= DRIVER_SHARE * gpu.gpu_nvml_total_bytes
 
 
-def test_context_at_three_moments(gpu, benchmark, row, measure, settings):
+def test_context_at_three_moments(gpu, benchmark, row, measure_fitting, settings):
     """1c. What does the context hold after the first allocation, with the model loaded, after a step?"""
     ask = {"optimizer": settings.batch_optimizer, "batch_size": settings.optimizer_batch_size}
-    reading = benchmark.pedantic(measure, kwargs=ask, rounds=1)
+    reading = benchmark.pedantic(measure_fitting, kwargs=ask, rounds=1)
     row(
         question="1c",
         source=reading.source,

@@ -107,7 +107,7 @@ def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
             text = f"Too close to call between batch {listed([count(b) for b in (quickest, *level)])}. {text}"
     plain = _plain_loop(rows, group[0])
     text += _plain_loop_explained(plain, quickest, slowest)
-    columns = ("batch size", "training time", "steps per epoch", "time a step", "GPU busy")
+    columns: tuple[str, ...] = ("batch size", "training time", "steps per epoch", "time a step", "GPU busy")
     if plain:  # the busy share is read of the plain loop's steps, and stands beside them
         columns = (*columns[:-1], "eager step", "GPU busy in it")
     table = Table(

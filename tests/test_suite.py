@@ -127,3 +127,24 @@ def test_what_does_not_exist_is_one_line(suite, flags, line):
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([line])
     result.stderr.no_fnmatch_line("*Traceback*")
+
+
+def test_comparing_names_only_real_differences(suite, pytester):
+    """--benchmark-compare finds no difference with itself, and names the GPU and torch that do differ."""
+    small = (*SMALL, "-k", "footprint")
+    suite(*small, "--benchmark-save=base")
+    again = suite(*small, "--benchmark-compare=0001")
+    assert again.ret == 0
+    again.stdout.no_fnmatch_line("*the run compared with had*")
+    again.stdout.no_fnmatch_line("*machine_info is different*")
+    (saved,) = pytester.path.glob(".benchmarks/*/0001_base.json")
+    run = json.loads(saved.read_text())
+    run["machine_info"] |= {"gpu": "NVIDIA H100", "torch": "2.0"}
+    saved.write_text(json.dumps(run))
+    other = suite(*small, "--benchmark-compare=0001")
+    other.stdout.fnmatch_lines(
+        [
+            "stepcost: note: the run compared with had torch 2.0, here it is *",
+            "stepcost: note: the run compared with had gpu NVIDIA H100, here it is none",
+        ]
+    )
