@@ -148,3 +148,18 @@ def test_comparing_names_only_real_differences(suite, pytester):
             "stepcost: note: the run compared with had gpu NVIDIA H100, here it is none",
         ]
     )
+
+
+def test_interrupted_run_keeps_what_it_has(suite, pytester):
+    """Ctrl-C in the middle of a benchmark saves the rows measured before it."""
+    (pytester.path / "benchmarks" / "test_z_interrupt.py").write_text(
+        "def test_interrupt(benchmark):\n"
+        "    def interrupt():\n"
+        "        raise KeyboardInterrupt\n"
+        "    benchmark.pedantic(interrupt)\n"
+    )
+    result = suite(*SMALL, "--benchmark-save=cut", "-k", "footprint or interrupt")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    (saved,) = pytester.path.glob(".benchmarks/*/0001_cut.json")
+    assert [b["extra_info"]["question"] for b in json.loads(saved.read_text())["benchmarks"]] == ["1a"]
+    result.stdout.fnmatch_lines(["1a *measured*"])
