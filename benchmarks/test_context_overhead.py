@@ -34,11 +34,10 @@ def test_gpu_is_one_and_the_same(benchmark, row, gpu):
 def test_context_at_three_moments(gpu, benchmark, row, measure_fitting, settings):
     """1c. What does the context hold after the first allocation, with the model loaded, after a step?"""
     ask = {"optimizer": settings.batch_optimizer, "batch_size": settings.optimizer_batch_size}
+    row(question="1c", timed="start")
     reading = benchmark.pedantic(measure_fitting, kwargs=ask, rounds=1)
     row(
-        question="1c",
         source=reading.source,
-        timed="start",
         model=settings.model,
         **ask,
         moments=[asdict(moment) for moment in reading.moments],

@@ -21,13 +21,12 @@ def test_process_border(benchmark, row, lab, settings):
             start = perf_counter()
             bare += worker.call("timed_steps", 1)
             piped.append(perf_counter() - start)
+        row(question="instrument", timed="round trip")
         benchmark.pedantic(worker.call, args=("ping",), rounds=200, warmup_rounds=20)
     border_s = median(outer - inner for outer, inner in zip(piped, bare, strict=True))
     border_share = border_s / median(bare)
     row(
-        question="instrument",
         source="measured",
-        timed="round trip",
         **ask,
         bare_step_s=median(bare),
         piped_step_s=median(piped),
@@ -53,14 +52,13 @@ def test_start_of_a_configuration(benchmark, row, lab, settings):
         with lab.configuration(request) as worker:
             parts.update(worker.call("first_step"))
 
+    row(question="instrument", timed="start")
     benchmark.pedantic(warm_start, rounds=3, warmup_rounds=1)
     with lab.costs.of("start a fresh interpreter, to compare"):
         fresh_s = lab.fresh_interpreter_s(request)
     warm_s = benchmark.stats["median"] if benchmark.stats else None
     row(
-        question="instrument",
         source="measured",
-        timed="start",
         **ask,
         fresh_start_s=fresh_s,
         warm_start_s=warm_s,

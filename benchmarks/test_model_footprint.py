@@ -4,14 +4,14 @@ from fixtures.measure import jobs
 from fixtures.measure.process import Worker
 
 
-def test_parameters_and_size(benchmark, row, model, settings, lab):
+def test_parameters_and_size(benchmark, row, model, dataset, settings):
     """1a. Does counting the built model agree with the closed form, and what does it weigh?"""
     row(
         question="1a",
         source="measured",
         timed="build",
         model=model.name,
-        num_classes=lab.dataset.num_classes,
+        num_classes=dataset.num_classes,
         parameters=model.parameters,
         parameters_closed_form=model.parameters_closed_form,
         parameter_bytes=model.parameter_bytes,
@@ -20,7 +20,7 @@ def test_parameters_and_size(benchmark, row, model, settings, lab):
     )
     with Worker(jobs.INSPECTION) as worker:
         rebuilt = benchmark.pedantic(
-            worker.call, args=("model", model.name, lab.dataset.num_classes, settings.image_size), rounds=1
+            worker.call, args=("model", model.name, dataset.num_classes, settings.image_size), rounds=1
         )
     assert rebuilt == model
     assert model.parameters_closed_form in (model.parameters, None)

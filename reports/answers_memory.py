@@ -71,7 +71,8 @@ def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     text += f"{_what_it_keeps(most)}. "
     others = [_what_it_keeps(row) for row in told if row is not most]
     text += f"{'; '.join(others)}."
-    if most.get("peak_allocated_bytes") is not None and least.get("peak_allocated_bytes") is not None:
+    peaks = [row.get("peak_allocated_bytes") for row in (most, least)]
+    if None not in peaks and peaks[0] != peaks[1]:
         apart = most["peak_allocated_bytes"] - least["peak_allocated_bytes"]
         state = most["optimizer_state_bytes"] - least["optimizer_state_bytes"]
         text += (

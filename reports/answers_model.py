@@ -55,7 +55,7 @@ def which_gpu(rows: list[Row], machine: Mapping[str, Any]) -> Said:
     if not name and "gpu" not in machine:
         return "Not asked in this run.", "skipped", None
     if not name:
-        return "There is no GPU in this machine: no memory of a GPU was measured.", "skipped", None
+        return "No GPU was used in this run: no memory of a GPU was measured.", "skipped", None
     total = row.get("torch_total_bytes") or machine.get("gpu_total_bytes")
     nvml = row.get("nvml_total_bytes") or machine.get("gpu_nvml_total_bytes")
     reserved = row.get("nvml_reserved_bytes") or machine.get("gpu_nvml_reserved_bytes")

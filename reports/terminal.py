@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from reports.answers import Answer
 
 
+UNCUT_COLUMNS = 160
+
+
 def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
     """Write the answers, question by question, with their tables and where each comes from.
 
@@ -37,7 +40,8 @@ def print_table(table: Table, file: TextIO) -> None:
     from rich.console import Console  # noqa: PLC0415 (as above)
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(file=file, highlight=False)
+    # Where nobody looks at a screen of some width, a wide table is not cut.
+    console = Console(file=file, highlight=False, width=None if file.isatty() else UNCUT_COLUMNS)
     console.print(Text(table.caption, style="italic"))
     console.print(_rich_table(table))
 

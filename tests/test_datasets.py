@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.catalog.datasets import default_dataset, load_dataset
+from fixtures.catalog.datasets import default_dataset, images_per_epoch, load_dataset
 
 SLICE = Path(os.environ.get("STEPCOST_CIFAR10_SLICE", "../shared/data/cifar10-6k.npz"))
 
@@ -57,7 +57,7 @@ def test_valid_npz_is_taken(tmp_path):
         ({"test_labels": np.array([0, 1, 9], np.uint8)}, "test_labels has the label 9; with 3 classes"),
         ({"test_images": np.zeros((0, 3, 8, 8), np.uint8), "test_labels": np.zeros(0, np.uint8)}, "is empty"),
         ({"test_images": np.zeros((3, 3, 4, 4), np.uint8)}, "differ in shape"),
-        ({"train_labels": np.array([{}] * 6, object)}, "Object arrays cannot be loaded"),
+        ({"train_labels": np.array([{}] * 6, object)}, "not a readable"),
     ],
 )
 def test_damaged_npz_is_named_in_one_line(tmp_path, changes, line):
@@ -81,6 +81,15 @@ def test_npz_cut_anywhere_is_one_line(tmp_path_factory, cut):
     with pytest.raises(ValueError, match="--dataset") as caught:
         load_dataset(str(path), folder)
     assert "\n" not in str(caught.value)
+
+
+@given(images=st.integers(1, 500), batch=st.integers(1, 600))
+def test_no_batch_of_one_is_left_over(images, batch):
+    """All images are trained on but for a last batch of one, which batch norm cannot take."""
+    used = images_per_epoch(images, batch)
+    assert images - used in (0, 1)
+    assert batch == 1 or used % batch != 1
+    assert used == images or images % batch == 1
 
 
 def test_missing_file_and_unknown_name(tmp_path):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.measure.largest import Trial, find_largest, guess_from_tensors
+from fixtures.measure.largest import Search, Trial, find_largest, guess_from_tensors
 
 
 def card(limit, *, dips=()):
@@ -48,3 +48,16 @@ def test_hole_below_the_limit_does_not_stop_the_search():
 def test_guess_is_the_line_through_tensor_bytes():
     """The guess is where a straight line through tensor bytes meets the limit."""
     assert guess_from_tensors([(4, 140), (16, 260)], limit_bytes=1100) == 100
+
+
+def test_largest_at_full_speed_is_within_five_percent_of_the_best():
+    """Near the limit a batch may train, but slower; the largest that is not slower is told apart."""
+    trials = [
+        Trial(batch_size=100, fits=True, step_s=1.0, seconds=1.0),
+        Trial(batch_size=200, fits=True, step_s=2.05, seconds=1.0),
+        Trial(batch_size=210, fits=True, step_s=3.0, seconds=1.0),
+        Trial(batch_size=220, fits=False, seconds=1.0),
+    ]
+    search = Search(largest_batch=210, smallest_batch_that_fails=220, trials=tuple(trials))
+    assert search.largest_at_full_speed == 200
+    assert Search(largest_batch=None, smallest_batch_that_fails=1, trials=()).largest_at_full_speed is None

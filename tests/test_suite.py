@@ -113,6 +113,12 @@ def test_collect_only_measures_nothing(suite):
         (("--optimizers", "adem"), "ERROR: --optimizers: unknown name 'adem'; did you mean adam*"),
         (("--batch-sizes", "0"), "ERROR: --batch-sizes: '0' is not a whole number of 1 or more"),
         (("--device", "cuda:99"), "ERROR: --device cuda:99: *"),
+        (
+            ("--engine", "graph", "--device", "cpu"),
+            "ERROR: --engine graph needs a GPU: --device cpu was given",
+        ),
+        (("--model", "os:_exit"), "ERROR: model 'os:_exit': called with num_classes=10, it raised *"),
+        (("--model", "sys:exit"), "ERROR: *"),
         (("--report",), "ERROR: --report shows a saved run: add --benchmark-save=NAME"),
         (("--dataset", "none.npz"), "ERROR: --dataset none.npz: no such file"),
         (

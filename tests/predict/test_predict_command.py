@@ -24,8 +24,21 @@ def test_json_is_one_object_with_the_names_of_the_schema(capsys: pytest.CaptureF
 
 
 def test_the_error_to_expect_is_said_where_runs_can_tell(capsys: pytest.CaptureFixture[str]) -> None:
-    """On the card that was compared a range around zero; on any other nothing."""
-    main(["resnet18", "--batch-size", "8", "--image-size", "224", "--gpu", "h100-80gb", "--json"])
+    """On the card and torch that were compared a range around zero; on any other nothing."""
+    where = [
+        "resnet18",
+        "--batch-size",
+        "8",
+        "--image-size",
+        "224",
+        "--gpu",
+        "h100-80gb",
+        "--json",
+        "--torch",
+    ]
+    main([*where, "2.15.0+cu132"])
+    assert json.loads(capsys.readouterr().out)["expected_error"] is None
+    main([*where, "2.11.0+cu130"])
     low, high = json.loads(capsys.readouterr().out)["expected_error"]["peak_allocated_bytes"]
     assert low <= 0 <= high
     main(["small-cnn", "--batch-size", "8", "--gpu", "t4", "--json"])
@@ -46,6 +59,14 @@ def test_the_largest_batch_fits_and_its_neighbour_does_not(capsys: pytest.Captur
     for size, fits in ((largest, True), (largest + max(1, largest // 100), False)):
         main([*where, "--batch-size", str(size)])
         assert json.loads(capsys.readouterr().out)["fits"] is fits
+
+
+def test_the_end_of_the_search_is_not_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where more images fit than the search looks at, it says so instead of naming a number."""
+    with pytest.raises(SystemExit) as ended:
+        main(["small-cnn", "--image-size", "8", "--gpu", "b200", "--largest-batch"])
+    assert ended.value.code == 2
+    assert "the search ends at 1,048,576" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
