@@ -78,3 +78,19 @@ def test_steps_that_fit_are_timed_and_their_busy_share_taken():
     assert stored["timed"] == "training step"
     assert stored["gpu_busy_share"] == pytest.approx(0.1)
     assert worker.closed
+
+
+@pytest.mark.parametrize("error", [None, OutOfMemory("out of memory in epoch 1: no room")])
+def test_training_that_runs_out_of_memory_is_a_row(error):
+    """A training run that does not fit is an answer with its reason; one that fits adds up its epochs."""
+
+    def study(request, advance):
+        if error is not None:
+            raise error
+        return {"epochs": [{"train_seconds": 1.0}, {"train_seconds": 2.0}], "wall_s": 3.0}
+
+    outcome = probe._trained(SimpleNamespace(study=study), Benchmark(), None, None)
+    if error is None:
+        assert (outcome["fits"], outcome["train_s"]) == (True, 3.0)
+    else:
+        assert outcome == {"fits": False, "reason": "out of memory in epoch 1: no room"}
