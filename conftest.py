@@ -3,6 +3,7 @@
 pytest_plugins = [
     "fixtures.options",
     "fixtures.probe",
+    "fixtures.engines",
     "fixtures.gpu",
     "fixtures.model",
     "fixtures.data",

@@ -3,7 +3,16 @@
 from statistics import median
 from time import perf_counter
 
+import pytest
+
+from fixtures.measure import jobs
+
 STEPS = 20
+PROCESSES = 5
+FAULT_SHOWS = 0.9
+"""A fault shows where the busy share falls below this share of what it was."""
+SPREAD_SHARE_MAX = 0.02
+"""Largest difference between the medians of fresh processes, as a share of their median."""
 BORDER_SHARE_MAX = 0.01
 """What the border may add to a step of the model that is measured."""
 
@@ -38,6 +47,35 @@ def test_process_border(benchmark, row, lab, settings):
         assert border_share < BORDER_SHARE_MAX
 
 
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("loop", ["plain", "study"])
+def test_spread_over_processes(benchmark, row, lab, settings, loop):
+    """How far apart are the medians of the same step in five fresh processes?"""
+    ask = {"optimizer": settings.batch_optimizer, "batch_size": settings.optimizer_batch_size}
+    request = lab.request(**ask, engine="eager" if loop == "plain" else lab.study_engine)
+    medians = []
+
+    def one_process():
+        with lab.worker(jobs.ENGINE_STEP, request) as worker:
+            worker.call("prepare")
+            medians.append(median(worker.call("timed_steps", STEPS)))
+
+    row(question="instrument", timed="start and 20 steps")
+    with lab.costs.of("start five processes and time their steps"):
+        benchmark.pedantic(one_process, rounds=PROCESSES)
+    spread_share = (max(medians) - min(medians)) / median(medians)
+    row(
+        source="measured",
+        **ask,
+        model=request.model,
+        engine=request.engine,
+        precision=request.precision,
+        process_medians_s=medians,
+        spread_share=spread_share,
+    )
+    assert spread_share <= SPREAD_SHARE_MAX
+
+
 def test_start_of_a_configuration(benchmark, row, lab, settings):
     """How much faster is a warm fork server than a fresh interpreter, from request to first step?"""
     ask = {
@@ -67,3 +105,20 @@ def test_start_of_a_configuration(benchmark, row, lab, settings):
     )
     if warm_s:
         assert warm_s < fresh_s
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("fault", ["synchronisation", "copy"])
+def test_busy_share_shows_a_fault(benchmark, row, lab, settings, fault):
+    """Does the busy share fall when a step waits after every layer, or copies its batch from the host?"""
+    ask = {"optimizer": settings.batch_optimizer, "batch_size": max(settings.batch_sizes)}
+    row(question="instrument", timed="profiled steps", fault=fault)
+    with lab.costs.of("plant faults in a step"), lab.worker(jobs.PLANTED_STEP, lab.request(**ask)) as worker:
+        worker.call("prepare")
+        without = worker.call("busy_share")
+        worker.call("plant", fault)
+        planted = benchmark.pedantic(worker.call, args=("busy_share",), rounds=1)
+    row(
+        source="measured", **ask, model=settings.model, gpu_busy_share=without, gpu_busy_share_planted=planted
+    )
+    assert planted < FAULT_SHOWS * without

@@ -18,10 +18,14 @@ def tables_of_all_rows(run: Run) -> list[Table]:
     """Every row of the run, in the table of its kind; kinds without rows are left out."""
     rows = list(run.rows)
     memory = [row for row in rows if row.get("question") in ("2a", "3a") and row.get("trials") is None]
+    engines = [
+        row for row in rows if row.get("question") == "4" and row.get("timed") != "epoch of single steps"
+    ]
     trained = [row for row in rows if row.get("question") == "3b"]
     tables = [
         _table(f"Memory, every configuration; in {BYTES_NOTE}", memory, _MEMORY),
         _table(f"Where every byte is at the peak; in {BYTES_NOTE}", having(memory, "ledger"), _LEDGER),
+        _table(f"Steps by engine; in {BYTES_NOTE}, ms = milliseconds", engines, _ENGINES),
         *(_trials(row) for row in rows if row.get("trials")),
         _table("Training runs; s = seconds, accuracies at the last epoch", trained, _TRAINED),
         _table("The instrument itself; s = seconds, ms = milliseconds", _instrument(rows), _INSTRUMENT),
@@ -124,6 +128,18 @@ def _part(name: str) -> Column:
 
 
 _LEDGER: tuple[Column, ...] = (*_WHO, *(_part(name) for name in LEDGER_PARTS))
+_ENGINES: tuple[Column, ...] = (
+    *_WHO,
+    ("fits", _fits),
+    _field("prepare_s", seconds, "prepared in"),
+    _stat("median"),
+    _field("kernel_s", duration, "sum of kernels"),
+    _field("kernels", lambda value: count(round(value))),
+    _field("gpu_busy_share", percent, "GPU busy"),
+    _field("least_s", duration, "least"),
+    _field("least_bytes", mb_number, "least moved"),
+    *(_field(name, mb_number) for name in ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")),
+)
 _TRAINED: tuple[Column, ...] = (
     *_WHO,
     _field("seed", str),
@@ -144,6 +160,7 @@ _INSTRUMENT: tuple[Column, ...] = (
         for name in ("round_trip_s", "bare_step_s", "piped_step_s", "warm_start_s", "fresh_start_s")
     ),
     _field("border_share", percent),
+    _field("spread_share", percent),
     _field("start_ratio", significant),
 )
 _TIMES: tuple[Column, ...] = (

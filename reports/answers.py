@@ -1,4 +1,4 @@
-"""The questions of the lab, each with its answer in a sentence, made from the rows of a run."""
+"""The questions, each with its answer in a sentence, made from the rows of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reports import answers_memory, answers_model, answers_training
+from reports import answers_engines, answers_memory, answers_model, answers_training
 from reports.fields import MACHINE, clean, clean_row
 from reports.rows import Row
 from reports.tables import Table
@@ -20,7 +20,7 @@ class Answer:
     """One question with what the rows say of it."""
 
     question: str
-    """``1a`` to ``3d``."""
+    """``1a`` to ``4``."""
     title: str
     text: str
     """One or a few sentences, with units."""
@@ -39,11 +39,12 @@ QUESTIONS: tuple[tuple[str, str, Callable[[list[Row], Mapping[str, Any]], Said]]
     ("3b", "Which batch size is the most accurate at the end?", answers_training.most_accurate),
     ("3c", "Which batch size is the fastest, and why?", answers_training.fastest),
     ("3d", "How does training accuracy rise over wall time?", answers_training.accuracy_over_time),
+    ("4", "What does the way a step is run cost?", answers_engines.by_engine),
 )
 
 
 def answers(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any] | None = None) -> list[Answer]:
-    """Answer every question 1a to 3d from ``rows``, in order.
+    """Answer every question 1a to 4 from ``rows``, in order.
 
     A row is a benchmark's ``extra_info``, with pytest-benchmark's ``stats``
     under that key. Any subset of rows will do, none included: a question

@@ -163,7 +163,7 @@ TRIAL = record(
 
 _TEXTS = (
     "name fullname question source timed model dataset optimizer precision engine gpu peak_moment "
-    "process_bytes_from reason card learning_rate_rule stand_in_for"
+    "process_bytes_from reason card learning_rate_rule stand_in_for schedule fault"
 )
 _POSITIVES = "batch_size image_size num_classes steps_per_epoch train_images test_images parameters"
 _INTEGERS = (
@@ -171,11 +171,14 @@ _INTEGERS = (
     "nvml_total_bytes nvml_reserved_bytes gradient_bytes optimizer_state_bytes optimizer_scalar_bytes "
     "input_bytes activation_bytes tensor_bytes first_step_peak_allocated_bytes peak_allocated_bytes "
     "peak_reserved_bytes process_bytes context_bytes steps_before_reading largest_batch leaked_bytes "
-    "smallest_batch_that_fails largest_batch_at_full_speed seed"
+    "smallest_batch_that_fails largest_batch_at_full_speed seed "
+    "least_bytes steps norm_steps optimizer_steps"
 )
 _NUMBERS = (
     "seconds gpu_busy_s gpu_busy_share train_s wall_s learning_rate round_trip_s bare_step_s "
-    "piped_step_s border_share warm_start_s fresh_start_s start_ratio"
+    "piped_step_s border_share warm_start_s fresh_start_s start_ratio spread_share transfer_s "
+    "gpu_busy_share_planted prepare_s kernel_s kernels least_s step_flops copy_bytes_per_s "
+    "matrix_flops_per_s loss_difference"
 )
 
 ROW: dict[str, Kind] = {
@@ -192,6 +195,7 @@ ROW: dict[str, Kind] = {
     "trials": list_of(TRIAL),
     "phase_peak_bytes": map_of(integer),
     "start_parts_s": map_of(number),
+    **dict.fromkeys(("losses", "losses_eager", "process_medians_s"), list_of(number)),
     "rounds_s": list_of(number),
     "unread": map_of(text),
     "stats": record(

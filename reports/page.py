@@ -17,6 +17,7 @@ from reports.drawing import Plot, to_png, to_svg
 from reports.facts import machine_table, session_tables
 from reports.lab import beside_the_lab
 from reports.load import Run
+from reports.plots_engines import step_by_engine
 from reports.plots_memory import memory_by_optimizer, memory_over_batch_size
 from reports.plots_runs import metrics_over_runs
 from reports.plots_training import accuracy_over_epochs, accuracy_over_time, step_time_over_batch_size
@@ -28,6 +29,7 @@ PLOTS = (
     step_time_over_batch_size,
     accuracy_over_time,
     accuracy_over_epochs,
+    step_by_engine,
 )
 """The plots of one run, in the order of the page."""
 

@@ -19,6 +19,8 @@ DEFAULTS = {
     "--device": "auto",
     "--gpu": "h100-80gb",
     "--engine": "auto",
+    "--engines": "",
+    "--schedule": "constant",
     "--no-scale-lr": False,
     "--time-limit": "600",
 }
@@ -56,6 +58,8 @@ def test_defaults():
         ({"device": "cuda:x"}, "--device: unknown device 'cuda:x'"),
         ({"dataset": "mnist"}, "--dataset: unknown data set 'mnist'; it takes digits, cifar10 or PATH.npz"),
         ({"engine": "warp"}, "--engine: unknown name 'warp'"),
+        ({"engines": "eager,warp"}, "--engines: unknown name 'warp'"),
+        ({"schedule": "step"}, "--schedule: unknown name 'step'"),
         ({"gpu": "h100"}, "--gpu: unknown name 'h100'; did you mean h100-80gb"),
         ({"time_limit": "0"}, "--time-limit: '0' is not"),
     ],

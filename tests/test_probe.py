@@ -29,7 +29,7 @@ class Worker:
     def call(self, method, *_, **__):
         if method == self.failing:
             raise self.error
-        return {"timed_steps": [0.1], "busy_s": 0.05}.get(method)
+        return {"timed_steps": [0.1], "profiled": {"gpu_busy_s": 0.05}}.get(method)
 
     def close(self):
         self.closed = True
