@@ -163,7 +163,7 @@ TRIAL = record(
 
 _TEXTS = (
     "name fullname question source timed model dataset optimizer precision engine gpu peak_moment "
-    "process_bytes_from reason card learning_rate_rule stand_in_for schedule fault"
+    "process_bytes_from reason card learning_rate_rule stand_in_for schedule"
 )
 _POSITIVES = "batch_size image_size num_classes steps_per_epoch train_images test_images parameters"
 _INTEGERS = (
@@ -177,7 +177,7 @@ _INTEGERS = (
 _NUMBERS = (
     "seconds gpu_busy_s gpu_busy_share train_s wall_s learning_rate round_trip_s bare_step_s "
     "piped_step_s border_share warm_start_s fresh_start_s start_ratio spread_share transfer_s "
-    "gpu_busy_share_planted prepare_s kernel_s kernels least_s step_flops copy_bytes_per_s "
+    "prepare_s kernel_s kernels least_s step_flops copy_bytes_per_s "
     "matrix_flops_per_s loss_difference"
 )
 
@@ -194,7 +194,7 @@ ROW: dict[str, Kind] = {
     "epochs": list_of(EPOCH),
     "trials": list_of(TRIAL),
     "phase_peak_bytes": map_of(integer),
-    "start_parts_s": map_of(number),
+    **dict.fromkeys(("start_parts_s", "busy_shares"), map_of(number)),
     **dict.fromkeys(("losses", "losses_eager", "process_medians_s"), list_of(number)),
     "rounds_s": list_of(number),
     "unread": map_of(text),

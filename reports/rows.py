@@ -84,7 +84,7 @@ def configuration(row: Row, *without: str) -> str:
         parts.append(f"batch {row['batch_size']:,}")
     if row.get("image_size"):
         parts.append(f"{row['image_size']}x{row['image_size']} images")
-    parts += [row.get("precision"), row.get("engine")]
+    parts += [row.get(name) for name in ("precision", "engine") if name not in without]
     text = ", ".join(part for part in parts if part)
     if row.get("card"):
         text += f", for the card {row['card']}"
