@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.catalog.datasets import Dataset
 from fixtures.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
 from fixtures.catalog.models import STAND_IN, build_model
 from fixtures.catalog.optimizers import OPTIMIZERS
@@ -14,6 +16,7 @@ from fixtures.catalog.schedules import SCHEDULES
 from fixtures.measure import launch
 from fixtures.measure.profiling import covered
 from fixtures.measure.request import Request
+from fixtures.measure.study import Study
 
 
 @pytest.fixture
@@ -108,3 +111,34 @@ def test_busy_time_is_the_union(spans):
     spans = sorted((start, start + length) for start, length in spans)
     moments = {moment for start, end in spans for moment in range(start, end)}
     assert covered(spans) == len(moments)
+
+
+def losses_on(engine, optimizer, *, exact):
+    """What ``Study.losses`` reads of the small network on that engine: 20 images in batches of 8."""
+    dice = np.random.default_rng(0)
+    images = dice.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+    labels = dice.integers(0, 10, 20, dtype=np.uint8)
+    data = Dataset(
+        name="tried",
+        source="dice",
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+    )
+    request = Request(model=STAND_IN, optimizer=optimizer, batch_size=8, engine=engine, device="cpu")
+    return Study(request, data, 0.01, "cosine", exact).losses()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_losses_agree_in_fp64_where_fp32_drifts(monkeypatch, name):
+    """Two engines that add in another order agree in fp64, and count every step, the partial one included."""
+    monkeypatch.setitem(ENGINES, "tried", dataclasses.replace(ENGINES["eager"], channels_last=True))
+    try:
+        plain, other = (losses_on(engine, name, exact=True) for engine in ("eager", "tried"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert plain["losses"] == pytest.approx(other["losses"], rel=1e-9)
+    assert len(other["losses"]) == other["norm_steps"] == 3
+    assert other["optimizer_steps"] == (3 if name == "adam" else None)
+    assert losses_on("eager", name, exact=False)["losses"] != pytest.approx(plain["losses"], rel=1e-9)
