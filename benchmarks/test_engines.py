@@ -1,6 +1,6 @@
 """Question 4: what does the way a step is run cost, and do all ways train the same?"""
 
-LOSSES_AGREE = 1e-6
+LOSSES_AGREE = 1e-9
 """Largest relative difference of a step's loss from the plain loop's, both in fp64."""
 
 
