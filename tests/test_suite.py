@@ -120,6 +120,7 @@ def test_collect_only_measures_nothing(suite):
         (("--model", "os:_exit"), "ERROR: model 'os:_exit': called with num_classes=10, it raised *"),
         (("--model", "sys:exit"), "ERROR: *"),
         (("--report",), "ERROR: --report shows a saved run: add --benchmark-save=NAME"),
+        (("--resume",), "ERROR: --resume goes on with a run that is saved: add --benchmark-save=NAME"),
         (("--dataset", "none.npz"), "ERROR: --dataset none.npz: no such file"),
         (
             ("--dataset", "cifar10"),
@@ -168,4 +169,4 @@ def test_interrupted_run_keeps_what_it_has(suite, pytester):
     assert result.ret == pytest.ExitCode.INTERRUPTED
     (saved,) = pytester.path.glob(".benchmarks/*/0001_cut.json")
     assert [b["extra_info"]["question"] for b in json.loads(saved.read_text())["benchmarks"]] == ["1a"]
-    result.stdout.fnmatch_lines(["1a *measured*"])
+    result.stdout.fnmatch_lines(["interrupted: 1 row kept; *--resume goes on from here", "1a *measured*"])
