@@ -157,6 +157,26 @@ def test_comparing_names_only_real_differences(suite, pytester):
     )
 
 
+def test_throttled_rows_are_named_at_the_end(suite, pytester):
+    """The end of a session names rows whose times were taken while the card was throttled."""
+    (pytester.path / "benchmarks" / "test_hot.py").write_text(
+        "def test_hot(benchmark, row, lab):\n"
+        "    clocks = {'throttle_reasons': ['power cap']}\n"
+        "    row(question='3a', source='measured', timed='training step', model='m', batch_size=64,\n"
+        "        clocks=clocks)\n"
+        "    benchmark.pedantic(int)\n"
+    )
+    result = suite(*SMALL, "-k", "footprint or hot", "--benchmark-json=run.json")
+    result.stdout.fnmatch_lines(["stepcost: taken while throttled: 3a, m, batch 64 (power cap)"])
+    rows = [
+        bench["extra_info"] for bench in json.loads((pytester.path / "run.json").read_text())["benchmarks"]
+    ]
+    assert {row["question"]: row.get("throttled", "no clocks") for row in rows} == {
+        "1a": "no clocks",
+        "3a": True,
+    }
+
+
 def test_interrupted_run_keeps_what_it_has(suite, pytester):
     """Ctrl-C in the middle of a benchmark saves the rows measured before it."""
     (pytester.path / "benchmarks" / "test_z_interrupt.py").write_text(
