@@ -105,6 +105,19 @@ def test_collect_only_measures_nothing(suite):
     assert result.duration < 10
 
 
+def test_model_that_cannot_be_trained_ends_the_run(suite, pytester):
+    """A model of the user's own that does not classify what is asked ends the run before the first row."""
+    (pytester.path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def wide(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(3072, 1000))\n"
+    )
+    result = suite("--model", "mine:wide", *SMALL[2:], "--benchmark-save=wide")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: model 'mine:wide' gives float32 of shape (2, 1000) for 2 images *"])
+    result.stderr.no_fnmatch_line("*Traceback*")
+    assert not list(pytester.path.glob(".benchmarks/*/*.json"))
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
