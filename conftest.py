@@ -9,4 +9,5 @@ pytest_plugins = [
     "fixtures.data",
     "fixtures.answers",
     "fixtures.gate",
+    "fixtures.resume",
 ]

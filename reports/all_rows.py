@@ -9,6 +9,7 @@ from reports.fields import LEDGER_PARTS
 from reports.load import Run
 from reports.rows import Row, configuration, having
 from reports.tables import Table
+from reports.throttle import in_caption, throttled_note
 from reports.units import BYTES_NOTE, count, mb_number, ms, percent, seconds, significant
 
 Column = tuple[str, Callable[[Row], str]]
@@ -30,7 +31,8 @@ def tables_of_all_rows(run: Run) -> list[Table]:
         _table("Training runs; s = seconds, accuracies at the last epoch", trained, _TRAINED),
         _table("The instrument itself; s = seconds, ms = milliseconds", _instrument(rows), _INSTRUMENT),
         _table(
-            "Times of all rows, by pytest-benchmark; s = seconds, ms = milliseconds",
+            "Times of all rows, by pytest-benchmark; s = seconds, ms = milliseconds"
+            + in_caption(throttled_note(rows, _name)),
             [row for row in rows if row.get("stats")],
             _TIMES,
         ),

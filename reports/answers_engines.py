@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.rows import Row, configuration, of_question, source_of
 from reports.tables import Table
+from reports.throttle import in_caption, throttled_note
 from reports.units import count, listed, ms, significant
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     table = Table(
         caption=f"Steps by engine: {configuration(some[0], 'batch_size', 'engine', 'precision')}; "
         f"{source_of(some)}; ms = milliseconds. Kernels: the sum of their times. Least: the step's bytes "
-        "or operations at the card's measured rates, whichever takes longer. Over: the step by that",
+        "or operations at the card's measured rates, whichever takes longer. Over: the step by that"
+        + in_caption(throttled_note(some, lambda row: f"batch {count(row['batch_size'])}, {row['engine']}")),
         columns=(
             "batch",
             "engine",

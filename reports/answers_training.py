@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reports.rows import Row, configuration, groups, of_question, source_of
 from reports.separation import separate
 from reports.tables import Table
+from reports.throttle import in_caption, throttled_note
 from reports.units import count, listed, ms, percent, points, seconds, significant
 
 if TYPE_CHECKING:
@@ -105,14 +106,16 @@ def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         level = [batch for batch in means if batch != quickest and _not_slower(times[quickest], times[batch])]
         if level:
             text = f"Too close to call between batch {listed([count(b) for b in (quickest, *level)])}. {text}"
-    plain = _plain_loop(rows, group[0])
+    plain_rows = _plain_loop(rows, group[0])
+    plain = {row["batch_size"]: (row["stats"]["median"], row.get("gpu_busy_share")) for row in plain_rows}
     text += _plain_loop_explained(plain, quickest, slowest)
     columns: tuple[str, ...] = ("batch size", "training time", "steps per epoch", "time a step", "GPU busy")
     if plain:  # the busy share is read of the plain loop's steps, and stands beside them
         columns = (*columns[:-1], "eager step", "GPU busy in it")
     table = Table(
         caption=f"Training time of {epochs} epochs, evaluation off the clock: "
-        f"{configuration(group[0], 'batch_size')}; {source_of(group)}; s = seconds, ms = milliseconds",
+        f"{configuration(group[0], 'batch_size')}; {source_of(group)}; s = seconds, ms = milliseconds"
+        + in_caption(throttled_note([*group, *plain_rows], lambda row: f"batch {count(row['batch_size'])}")),
         columns=columns,
         rows=tuple(
             (count(batch), seconds(means[batch]), *_steps(rows, group, batch, plain)) for batch in times
@@ -121,22 +124,19 @@ def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     return text, source_of(group), table
 
 
-def _plain_loop(rows: list[Row], like: Row) -> dict[int, tuple[float, float | None]]:
-    """Eager steps of the same training by batch size: median seconds, and the share the GPU was busy.
-
-    Empty where the training itself was eager.
-    """
+def _plain_loop(rows: list[Row], like: Row) -> list[Row]:
+    """Timed eager steps of the same training; none where the training itself was eager."""
     if like.get("engine") in (None, "eager"):
-        return {}
+        return []
     same = ("model", "optimizer", "image_size", "precision")
-    return {
-        row["batch_size"]: (row["stats"]["median"], row.get("gpu_busy_share"))
+    return [
+        row
         for row in of_question(rows, "3a")
         if row.get("engine") == "eager"
         and row.get("timed") == "training step"
         and all(row.get(name) == like.get(name) for name in same)
         and (row.get("stats") or {}).get("median")
-    }
+    ]
 
 
 def _plain_loop_explained(plain: dict[int, tuple[float, float | None]], quickest: int, slowest: int) -> str:

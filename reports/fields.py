@@ -189,6 +189,7 @@ ROW: dict[str, Kind] = {
     "chance_accuracy": fraction,
     "fits": boolean,
     "clocks": CLOCKS,
+    "throttled": boolean,
     "ledger": record(dict.fromkeys(LEDGER_PARTS, integer)),
     "moments": list_of(MOMENT),
     "epochs": list_of(EPOCH),

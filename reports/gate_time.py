@@ -13,6 +13,7 @@ from reports.compare_memory import differing
 from reports.compare_result import BusyPair, Change, Rules, Verdict
 from reports.compare_rows import label
 from reports.rows import Row
+from reports.throttle import throttled_note
 from reports.units import percent
 
 Pair = tuple[list[Row], list[Row]]
@@ -66,7 +67,7 @@ def of_time(
         ]
         if len(kept) > 1:
             judged.append(_Judged(COMMON, None, figure, None, None, estimates[-1], not_gated))
-    return _verdicts(judged, rules), notes
+    return _verdicts(judged, rules), notes + _about_throttling(pairs)
 
 
 def busy_pairs(pairs: Iterable[Pair]) -> Iterable[BusyPair]:
@@ -103,6 +104,19 @@ def _about_noise(figure: timing.TimeFigure, samples: list[timing.Samples]) -> li
         f"on both sides together); judged by the spread over rows, with "
         f"{percent(timing.UNKNOWN_DRIFT)} allowed for drift between runs"
     ]
+
+
+def _about_throttling(pairs: Sequence[Pair]) -> list[str]:
+    """Which side's steps were timed with the clocks held back, which is not the build's doing."""
+    notes = []
+    for side, rows in (
+        ("base", [row for olds, _ in pairs for row in olds]),
+        ("new", [row for _, news in pairs for row in news]),
+    ):
+        note = throttled_note([row for row in rows if timing.step_s(row) is not None], label)
+        if note:
+            notes.append(f"{side} side {note}; such times tell of power or heat, not of the build")
+    return notes
 
 
 def _verdicts(judged: Sequence[_Judged], rules: Rules) -> list[Change]:

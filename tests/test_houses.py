@@ -29,7 +29,7 @@ def files(*folders):
 @pytest.mark.parametrize("path", files("fixtures/measure", "fixtures/predict", "fixtures/catalog"))
 def test_engine_knows_no_pytest(path):
     """The engine, the prediction and the catalog import neither pytest nor the pytest shell."""
-    shell = {"fixtures.options", "fixtures.probe", "fixtures.answers", "fixtures.gate", "fixtures.gpu"}
+    shell = {f"fixtures.{name}" for name in ("options", "probe", "answers", "gate", "gpu", "resume")}
     assert not [name for name in imported_by(path) if name.split(".")[0] == "pytest" or name in shell]
 
 

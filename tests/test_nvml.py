@@ -4,6 +4,7 @@ import pynvml
 import pytest
 
 from fixtures.measure import nvml
+from fixtures.measure.machine import throttled
 
 
 class Entry:
@@ -66,3 +67,27 @@ def test_neighbours_are_named(driver):
     (other,) = nvml.Gpu("1").neighbours()
     assert (other.pid, other.bytes) == (2**22 + 1, None)
     assert "unknown" in other.name
+
+
+@pytest.mark.parametrize(
+    ("bits", "reasons", "held_back"),
+    [
+        (0x0, [], False),
+        (0x1 | 0x2 | 0x10 | 0x100, [], False),  # idle, application clocks, sync boost, display clocks
+        (0x1 | 0x4, ["power cap"], True),
+        (0x20 | 0x80, ["software thermal slowdown", "hardware power brake"], True),
+        (None, None, None),
+    ],
+)
+def test_only_power_and_heat_throttle(monkeypatch, bits, reasons, held_back):
+    """Bits for power and heat mean throttled, those of an idle card do not; unread is neither."""
+
+    def read(handle):
+        if bits is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return bits
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCurrentClocksThrottleReasons", read)
+    assert nvml._throttle_reasons(None) == reasons
+    assert throttled({"throttle_reasons": reasons}) is held_back
+    assert throttled(None) is None

@@ -105,6 +105,19 @@ def test_collect_only_measures_nothing(suite):
     assert result.duration < 10
 
 
+def test_model_that_cannot_be_trained_ends_the_run(suite, pytester):
+    """A model of the user's own that does not classify what is asked ends the run before the first row."""
+    (pytester.path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def wide(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(3072, 1000))\n"
+    )
+    result = suite("--model", "mine:wide", *SMALL[2:], "--benchmark-save=wide")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: model 'mine:wide' gives float32 of shape (2, 1000) for 2 images *"])
+    result.stderr.no_fnmatch_line("*Traceback*")
+    assert not list(pytester.path.glob(".benchmarks/*/*.json"))
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
@@ -120,6 +133,7 @@ def test_collect_only_measures_nothing(suite):
         (("--model", "os:_exit"), "ERROR: model 'os:_exit': called with num_classes=10, it raised *"),
         (("--model", "sys:exit"), "ERROR: *"),
         (("--report",), "ERROR: --report shows a saved run: add --benchmark-save=NAME"),
+        (("--resume",), "ERROR: --resume goes on with a run that is saved: add --benchmark-save=NAME"),
         (("--dataset", "none.npz"), "ERROR: --dataset none.npz: no such file"),
         (
             ("--dataset", "cifar10"),
@@ -156,6 +170,26 @@ def test_comparing_names_only_real_differences(suite, pytester):
     )
 
 
+def test_throttled_rows_are_named_at_the_end(suite, pytester):
+    """The end of a session names rows whose times were taken while the card was throttled."""
+    (pytester.path / "benchmarks" / "test_hot.py").write_text(
+        "def test_hot(benchmark, row, lab):\n"
+        "    clocks = {'throttle_reasons': ['power cap']}\n"
+        "    row(question='3a', source='measured', timed='training step', model='m', batch_size=64,\n"
+        "        clocks=clocks)\n"
+        "    benchmark.pedantic(int)\n"
+    )
+    result = suite(*SMALL, "-k", "footprint or hot", "--benchmark-json=run.json")
+    result.stdout.fnmatch_lines(["stepcost: taken while throttled: 3a, m, batch 64 (power cap)"])
+    rows = [
+        bench["extra_info"] for bench in json.loads((pytester.path / "run.json").read_text())["benchmarks"]
+    ]
+    assert {row["question"]: row.get("throttled", "no clocks") for row in rows} == {
+        "1a": "no clocks",
+        "3a": True,
+    }
+
+
 def test_interrupted_run_keeps_what_it_has(suite, pytester):
     """Ctrl-C in the middle of a benchmark saves the rows measured before it."""
     (pytester.path / "benchmarks" / "test_z_interrupt.py").write_text(
@@ -168,4 +202,4 @@ def test_interrupted_run_keeps_what_it_has(suite, pytester):
     assert result.ret == pytest.ExitCode.INTERRUPTED
     (saved,) = pytester.path.glob(".benchmarks/*/0001_cut.json")
     assert [b["extra_info"]["question"] for b in json.loads(saved.read_text())["benchmarks"]] == ["1a"]
-    result.stdout.fnmatch_lines(["1a *measured*"])
+    result.stdout.fnmatch_lines(["interrupted: 1 row kept; *--resume goes on from here", "1a *measured*"])

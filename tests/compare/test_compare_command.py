@@ -136,6 +136,19 @@ def test_a_slower_step_is_worse(compare: Compare) -> None:
     assert compare(slower(BASE, 1.5), "--memory-only")[0] == 0
 
 
+def test_steps_timed_while_throttled_are_a_warning(compare: Compare) -> None:
+    """The side whose steps were timed while throttled is named, with row and reason; a cool side is not."""
+    hot = changed(BASE, 2, clocks={"throttle_reasons": ["power cap"]}, throttled=True)
+    code, output, _ = compare(hot)
+    said = " ".join(output.split())
+    assert code == 0
+    assert "new side taken while throttled: 3a, made-up, SGD, batch 64" in said
+    assert "(power cap)" in said
+    assert "base side" not in said
+    assert "base side taken while throttled" in " ".join(compare(BASE, base=hot)[1].split())
+    assert "throttled" not in compare(BASE)[1]
+
+
 def test_another_processor_is_not_a_regression(compare: Compare) -> None:
     """Step times of another processor are shown with the GPU-busy share and not gated."""
     new = slower(BASE, 2.0)

@@ -10,6 +10,7 @@ import pytest
 from reports.answers import Answer, answers
 from reports.separation import separate
 from reports.terminal import print_answers
+from reports.throttle import throttle
 from tests.reports.synthetic import PARAMETER_BYTES, rows_of, synthetic_run
 
 QUESTIONS = ["1a", "1b", "1c", "2a", "2b", "3a", "3b", "3c", "3d"]
@@ -39,6 +40,50 @@ def test_fastest_is_explained() -> None:
     assert "20 steps an epoch" in text
     assert "ms a step" in text
     assert "GPU busy 41.0 %" in text
+
+
+def test_times_taken_while_throttled_are_marked() -> None:
+    """The table of step times names the batch sizes timed while throttled, with the reason, and no others."""
+    run = synthetic_run()
+    for row in run["benchmarks"]:
+        fields = row["extra_info"]
+        if fields["question"] == "3b":
+            fields["engine"] = "graph"
+        if fields["question"] == "3a" and fields.get("batch_size"):
+            hot = fields["batch_size"] == 64
+            fields["clocks"] = {"throttle_reasons": ["power cap"] if hot else []}
+            fields["throttled"] = hot
+            # The training of these rows is of another optimizer unless told so.
+            fields["optimizer"] = "adam"
+    table = _by_question(run)["3c"].table
+    assert table is not None
+    assert table.caption.endswith("; taken while throttled: batch 64 (power cap)")
+    engine_step = {"question": "4", "source": "measured", "timed": "engine step", "batch_size": 8}
+    steps = [
+        engine_step | {"engine": name, "stats": {"median": 0.1}, "clocks": {"throttle_reasons": reasons}}
+        for name, reasons in (("eager", []), ("graph", ["hardware thermal slowdown"]))
+    ]
+    engines = next(answer.table for answer in answers(steps) if answer.question == "4")
+    assert engines is not None
+    assert engines.caption.endswith("; taken while throttled: batch 8, graph (hardware thermal slowdown)")
+    before = _by_question(synthetic_run())["3c"].table
+    assert before is not None and "throttled" not in before.caption
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, None),
+        ({"clocks": None, "throttled": None}, None),
+        ({"clocks": {"throttle_reasons": []}, "throttled": False}, None),
+        ({"clocks": {"throttle_reasons": ["power cap"]}}, "power cap"),  # saved before the field was
+        ({"clocks": {"throttle_reasons": ["a", "b"]}, "throttled": True}, "a, b"),
+        ({"throttled": True}, "reason not stored"),
+    ],
+)
+def test_throttled_is_told_with_its_reason(fields: dict[str, Any], why: str | None) -> None:
+    """A row is marked where power or heat held the clocks back, and not where nobody could look."""
+    assert throttle(fields) == why
 
 
 def test_predicted_and_measured_keep_their_labels() -> None:
