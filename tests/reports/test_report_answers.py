@@ -13,7 +13,7 @@ from reports.terminal import print_answers
 from reports.throttle import throttle
 from tests.reports.synthetic import PARAMETER_BYTES, rows_of, synthetic_run
 
-QUESTIONS = ["1a", "1b", "1c", "2a", "2b", "3a", "3b", "3c", "3d"]
+QUESTIONS = ["1a", "1b", "1c", "2a", "2b", "3a", "3b", "3c", "3d", "4"]
 
 
 def _by_question(run: dict[str, Any]) -> dict[str, Answer]:
@@ -21,7 +21,7 @@ def _by_question(run: dict[str, Any]) -> dict[str, Answer]:
 
 
 def test_every_question_is_answered_in_order() -> None:
-    """Each question of the lab has one answer, in the lab's order, with no rows at all too."""
+    """Each question has one answer, in order, with no rows at all too."""
     assert [answer.question for answer in answers(rows_of(synthetic_run()))] == QUESTIONS
     assert [answer.source for answer in answers([])] == ["skipped"] * len(QUESTIONS)
 
