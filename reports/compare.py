@@ -66,11 +66,9 @@ def _gate(base: list[Run], new: list[Run], options: argparse.Namespace) -> int:
     elif options.markdown:
         print(show.markdown(found), end="")
     else:
-        print(show.headline(found))
+        print(show.headline(found), end="\n\n")
         for table in show.tables(found):
-            print()
             print_table(table, sys.stdout)
-        print()
         print("\n".join(show.closing(found)))
     return exit_code
 
@@ -84,7 +82,6 @@ def _matrix(runs: list[Run], options: argparse.Namespace) -> int:
             print(show.markdown_table(table), end="\n\n")
         else:
             print_table(table, sys.stdout)
-            print()
     return NOTHING_WORSE
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reports.compare_memory import DEFAULT_FIELDS, FieldRule, figures, rule_for
 from reports.compare_rows import RowsByKey, all_named, label, rows_by_key
 from reports.compare_show import without_shared
-from reports.compare_time import busy_s, step_s
+from reports.compare_time import busy_s, kernel_s, step_s
 from reports.load import Run
 from reports.rows import Row
 from reports.tables import Table
@@ -15,6 +15,14 @@ from reports.units import BYTES_NOTE, mb_number, significant
 
 DEFAULT_MATRIX = tuple(FieldRule(field) for field in DEFAULT_FIELDS)
 BUILD_LINES = ("torch", "torchvision", "python_version", "cudnn", "cuda", "gpu")
+
+
+TIMES: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
+    ("step_s", step_s),
+    ("gpu_busy_s", busy_s),
+    ("kernel_s", kernel_s),
+    ("train_s", lambda row: row.get("train_s")),
+)
 
 
 def builds(runs: Sequence[Run]) -> Table:
@@ -50,14 +58,12 @@ def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> 
             for field in present
             if rule_for(field, rules) is not None
         ]
-        for field, value in (("step_s", step_s), ("gpu_busy_s", busy_s), ("train_s", _train_s)):
+        for field, value in TIMES:
             values = [None if row is None else value(row) for row in columns]
             if any(one is not None for one in values):
-                cells = (
-                    "not read" if one is None else significant(one * (1 if field == "train_s" else 1000))
-                    for one in values
-                )
-                in_time.append((name, f"{field[:-2]}, {'s' if field == 'train_s' else 'ms'}", *cells))
+                unit, factor = ("s", 1) if field == "train_s" else ("ms", 1000)
+                cells = (_time_cell(row, one, factor) for row, one in zip(columns, values, strict=True))
+                in_time.append((name, f"{field.removesuffix('_s')}, {unit}", *cells))
     tables = [
         _table(f"Memory in {BYTES_NOTE}", in_bytes, runs),
         _table("Times; s = seconds, ms = milliseconds (not gated here)", in_time, runs),
@@ -65,12 +71,14 @@ def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> 
     return [builds(runs), *(table for table in tables if table is not None)]
 
 
+def _time_cell(row: Row | None, value_s: float | None, factor: int) -> str:
+    if value_s is None:
+        return "no row" if row is None else "out of memory" if row.get("fits") is False else "not read"
+    return significant(value_s * factor)
+
+
 def _row(rows: RowsByKey, key: tuple[object, ...]) -> Row | None:
     return rows[key][0] if key in rows else None
-
-
-def _train_s(row: Row) -> float | None:
-    return row.get("train_s")
 
 
 def _bytes_cell(row: Row | None, field: str) -> str:

@@ -44,24 +44,32 @@ def _sides(found: Comparison) -> str:
 
 def tables(found: Comparison) -> list[Table]:
     """Every table of a comparison that has something to say, the worst first."""
+    busy = _busy(found)
+    shown = [change for change in found.of("shown") if change.figure.endswith("_s") and _beyond_noise(change)]
+    if busy is not None:  # which has the step times
+        shown = [change for change in shown if change.figure != "step_s"]
     made = [
         _changes("Worse", found.of("worse")),
         _unmatched("Gone: rows of the base that the new side lacks", found.gone),
         _changes("Better", found.of("better")),
         _unmatched("New: rows that the base lacks", found.added),
-        _changes(
-            "Not gated, and different", [c for c in found.of("shown") if c.base != c.new and _is_time(c)]
-        ),
+        _changes("Times that are not gated, and differ by more than their noise", shown),
         _common(found),
         _machines(found),
         _contexts(found),
-        _busy(found),
+        busy,
     ]
     return [table for table in made if table is not None]
 
 
 def _is_time(change: Change) -> bool:
     return change.figure.endswith(("_s", "_ratio"))
+
+
+def _beyond_noise(change: Change) -> bool:
+    if change.interval is None:
+        return change.base != change.new
+    return not change.interval[0] <= 1 <= change.interval[1]
 
 
 def _changes(title: str, changes: Sequence[Change]) -> Table | None:
@@ -148,9 +156,10 @@ def _common(found: Comparison) -> Table | None:
         return None
     return Table(
         caption="All timed steps together; ratio is new / base (geometric mean), with its 95 % interval",
-        columns=("figure", "ratio", "verdict", "slow-down that this would catch", "why"),
+        columns=("", "figure", "ratio", "verdict", "slow-down that this would catch", "why"),
         rows=tuple(
             (
+                change.row,
                 change.figure.removesuffix("_ratio"),
                 ratio(change),
                 change.verdict,
@@ -159,6 +168,7 @@ def _common(found: Comparison) -> Table | None:
             )
             for change in lines
         ),
+        label_columns=2,
     )
 
 

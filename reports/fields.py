@@ -171,10 +171,10 @@ _INTEGERS = (
     "nvml_total_bytes nvml_reserved_bytes gradient_bytes optimizer_state_bytes optimizer_scalar_bytes "
     "input_bytes activation_bytes tensor_bytes first_step_peak_allocated_bytes peak_allocated_bytes "
     "peak_reserved_bytes process_bytes context_bytes steps_before_reading largest_batch leaked_bytes "
-    "smallest_batch_that_fails largest_batch_at_full_speed seed"
+    "smallest_batch_that_fails largest_batch_at_full_speed seed kernels"
 )
 _NUMBERS = (
-    "seconds gpu_busy_s gpu_busy_share train_s wall_s learning_rate round_trip_s bare_step_s "
+    "seconds gpu_busy_s gpu_busy_share kernel_s train_s wall_s learning_rate round_trip_s bare_step_s "
     "piped_step_s border_share warm_start_s fresh_start_s start_ratio"
 )
 
