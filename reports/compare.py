@@ -109,6 +109,7 @@ def _write_page(runs: Sequence[Run], across: Callable[[], Across], out_dir: Path
         page = write_comparison(runs, across(), out_dir)[0]
     except OSError as error:
         raise _UsageError(f"cannot write to {out_dir}: {error.strerror}") from None
+    sys.stdout.flush()  # so that this line comes last where both go to one place
     print(f"plots: {page}", file=sys.stderr)
 
 

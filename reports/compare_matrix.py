@@ -11,7 +11,7 @@ from reports.compare_time import busy_s, kernel_s, step_s
 from reports.load import Run
 from reports.rows import Row
 from reports.tables import Table
-from reports.units import BYTES_NOTE, mb_number, significant
+from reports.units import BYTES_NOTE, count, mb_number, percent, significant
 
 DEFAULT_MATRIX = tuple(FieldRule(field) for field in DEFAULT_FIELDS)
 BUILD_LINES = ("torch", "torchvision", "python_version", "cudnn", "cuda", "gpu")
@@ -23,6 +23,18 @@ TIMES: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
     ("kernel_s", kernel_s),
     ("train_s", lambda row: row.get("train_s")),
 )
+
+
+def _largest_batch(row: Row) -> str | None:
+    return count(row["largest_batch"]) if row.get("largest_batch") else None
+
+
+def _final_accuracy(row: Row) -> str | None:
+    value = (row.get("epochs") or [{}])[-1].get("test_accuracy")
+    return None if value is None else percent(value)
+
+
+RESULTS = (("largest batch", _largest_batch), ("test accuracy", _final_accuracy))
 
 
 def builds(runs: Sequence[Run]) -> Table:
@@ -39,7 +51,7 @@ def builds(runs: Sequence[Run]) -> Table:
 
 
 def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> list[Table]:
-    """Figures by row over runs: one table for bytes, one for times; figures equal everywhere in fewer lines.
+    """Figures by row over runs in a table each for bytes, times and the rest, without what is equal in all.
 
     A cell of a row that a run lacks is ``no row``; a figure that was not read
     is ``not read``; a row that ran out of memory says so.
@@ -47,7 +59,7 @@ def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> 
     named = all_named(runs)
     by_run = [rows_by_key([run], named) for run in runs]
     keys = list(dict.fromkeys(key for rows in by_run for key in rows))
-    in_bytes, in_time = [], []
+    in_bytes, in_time, other = [], [], []
     for key in keys:
         first = next(rows[key][0] for rows in by_run if key in rows)
         name = label(first)
@@ -64,9 +76,16 @@ def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> 
                 unit, factor = ("s", 1) if field == "train_s" else ("ms", 1000)
                 cells = (_time_cell(row, one, factor) for row, one in zip(columns, values, strict=True))
                 in_time.append((name, f"{field.removesuffix('_s')}, {unit}", *cells))
+        for figure, result in RESULTS:
+            said = [None if row is None else result(row) for row in columns]
+            if any(said):
+                missing = ("no row" if row is None else "not read" for row in columns)
+                cells = (one or instead for one, instead in zip(said, missing, strict=True))
+                other.append((name, figure, *cells))
     tables = [
         _table(f"Memory in {BYTES_NOTE}", in_bytes, runs),
         _table("Times; s = seconds, ms = milliseconds (not gated here)", in_time, runs),
+        _table("Other results; batches in images, accuracy at the last epoch", other, runs),
     ]
     return [builds(runs), *(table for table in tables if table is not None)]
 
@@ -96,7 +115,8 @@ def _table(caption: str, rows: Sequence[tuple[str, ...]], runs: Sequence[Run]) -
     changing = [row for row in rows if len(set(row[2:])) > 1]
     shared, short = without_shared([row[0] for row in changing]) if changing else ("", [])
     same = len(rows) - len(changing)
-    hidden = f"; {same} figures are the same in every run and not listed" if same else ""
+    figures_are = "figure is" if same == 1 else "figures are"
+    hidden = f"; {same} {figures_are} the same in every run and not listed" if same else ""
     return Table(
         caption=f"{caption}{shared}{hidden}",
         columns=("row", "figure", *(run.label for run in runs)),

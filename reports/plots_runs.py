@@ -16,7 +16,7 @@ from reports.palette import batch_line, numbered_line
 from reports.rows import CONFIGURATION, Row, groups, of_question, optimizer_label
 from reports.units import MB, significant
 
-LONGEST_TICK, MOST_TICK_LETTERS = 12, 36
+LONGEST_TICK, MOST_TICK_LETTERS = 12, 24
 """Letters of a run's name, and of all names together, that fit level below a panel."""
 
 Lines = dict[Any, list[tuple[int, float]]]
@@ -114,7 +114,7 @@ def _key(runs: list[Run]) -> str:
         own = [run.gpu] * (len(gpus) > 1) + [f"torch {run.torch}"] * (len(versions) > 1)
         said.append(f"{place}: {run.label}" + (f" ({', '.join(own)})" if own else ""))
     shared = [*gpus] * (len(gpus) == 1) + [f"torch {version}" for version in versions if len(versions) == 1]
-    return "; ".join(said) + (f"; all {', '.join(shared)}" if shared else "")
+    return "; ".join(said) + (f"; for all: {', '.join(shared)}" if shared else "")
 
 
 def _ticks(runs: list[Run]) -> list[str]:

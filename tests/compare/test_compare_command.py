@@ -315,3 +315,17 @@ def test_a_training_run_that_no_longer_fits_is_worse(compare: Compare) -> None:
     code, output, _ = compare(base, base=new)
     assert code == 0
     assert "0 worse, 1 better, 0 gone, 0 new" in output
+
+
+def test_side_by_side_shows_every_kind_of_result(
+    compare: Compare, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over runs, times, largest batches and accuracies that differ are listed, and rows that a run lacks."""
+    base = changed(BASE, 3, largest_batch=1000)
+    base = changed(base, 2, question="3b", timed="training run", train_s=2.0, epochs=[{"test_accuracy": 0.5}])
+    new = changed(changed(slower(base, 1.5), 3, largest_batch=900), 2, epochs=[{"test_accuracy": 0.25}])
+    compare(without(new, 0), base=base)
+    assert main(["compare", "000?_*"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    for said in ("step, ms 50.2 75.3", "largest batch 1,000 900", "test accuracy 50.0 % 25.0 %", "no row"):
+        assert said in output
