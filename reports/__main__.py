@@ -8,8 +8,9 @@ USAGE = """\
 python -m reports list                            the saved runs
 python -m reports RUN [RUN ...] [--out DIR]       a report of them: report.html, report.md and plots
 python -m reports compare BASE NEW                what got worse; exit code 1 if anything did
+python -m reports compare 'torch*'                several runs side by side, in tables and plots
 
-A RUN is a name (run1), a number (0001) or a path."""
+A RUN is a name (run1), a number (0001) or a path; compare takes patterns too."""
 
 
 def main(arguments: list[str]) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from reports import compare_show as show
 from reports.compare_matrix import DEFAULT_MATRIX, matrix
@@ -16,6 +18,11 @@ from reports.gate import compare_sides
 from reports.load import LoadError, Run
 from reports.terminal import print_table
 
+if TYPE_CHECKING:
+    from reports.across import Across
+
+SIDE_BY_SIDE_OUT = Path("reports") / "out" / "over-runs"
+"""Where the page of several runs goes unless told otherwise; git ignores it."""
 NOTHING_WORSE, SOMETHING_WORSE, COULD_NOT = 0, 1, 2
 
 
@@ -66,12 +73,14 @@ def _gate(base: list[Run], new: list[Run], options: argparse.Namespace) -> int:
     elif options.markdown:
         print(show.markdown(found), end="")
     else:
-        print(show.headline(found))
+        print(show.headline(found), end="\n\n")
         for table in show.tables(found):
-            print()
             print_table(table, sys.stdout)
-        print()
         print("\n".join(show.closing(found)))
+    if options.out is not None:
+        from reports.across import of_sides  # noqa: PLC0415 (loads matplotlib, which a gate does not need)
+
+        _write_page([*base, *new], lambda: of_sides(base, new, found), options.out)
     return exit_code
 
 
@@ -84,8 +93,24 @@ def _matrix(runs: list[Run], options: argparse.Namespace) -> int:
             print(show.markdown_table(table), end="\n\n")
         else:
             print_table(table, sys.stdout)
-            print()
+    if options.out is not None or not options.markdown:
+        from reports.across import side_by_side  # noqa: PLC0415 (as above)
+
+        rules = options.memory or DEFAULT_MATRIX
+        _write_page(runs, lambda: side_by_side(runs, rules), options.out or SIDE_BY_SIDE_OUT)
     return NOTHING_WORSE
+
+
+def _write_page(runs: Sequence[Run], across: Callable[[], Across], out_dir: Path) -> None:
+    """Write the page with tables and plots; says where on standard error, where it breaks no table."""
+    from reports.page import write_comparison  # noqa: PLC0415 (as above)
+
+    try:
+        page = write_comparison(runs, across(), out_dir)[0]
+    except OSError as error:
+        raise _UsageError(f"cannot write to {out_dir}: {error.strerror}") from None
+    sys.stdout.flush()  # so that this line comes last where both go to one place
+    print(f"plots: {page}", file=sys.stderr)
 
 
 def _rule(value: str) -> FieldRule:
@@ -126,6 +151,13 @@ def _parser() -> _Parser:
         metavar="FIELD[:TOLERANCE]",
         help="gate these figures in bytes instead of the default ones: peak_allocated_bytes:0.1%%, "
         "'peak_*_bytes:0', process_bytes:2MiB; repeatable, the last that fits counts",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write a page with the tables and plots, report.html, there (runs side by side: always, "
+        f"to {SIDE_BY_SIDE_OUT} unless told otherwise or asked for --markdown)",
     )
     add("--memory-only", action="store_true", help="show times and do not gate them")
     add("--allow-gone", action="store_true", help="a row that disappeared is not a regression")

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reports.compare_memory import DEFAULT_FIELDS, FieldRule, figures, rule_for
 from reports.compare_rows import RowsByKey, all_named, label, rows_by_key
 from reports.compare_show import without_shared
-from reports.compare_time import busy_s, step_s
+from reports.compare_time import busy_s, kernel_s, step_s
 from reports.load import Run
 from reports.rows import Row
 from reports.tables import Table
-from reports.units import BYTES_NOTE, mb_number, significant
+from reports.units import BYTES_NOTE, count, mb_number, percent, significant
 
 DEFAULT_MATRIX = tuple(FieldRule(field) for field in DEFAULT_FIELDS)
 BUILD_LINES = ("torch", "torchvision", "python_version", "cudnn", "cuda", "gpu")
+
+
+TIMES: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
+    ("step_s", step_s),
+    ("gpu_busy_s", busy_s),
+    ("kernel_s", kernel_s),
+    ("train_s", lambda row: row.get("train_s")),
+)
+
+
+def _largest_batch(row: Row) -> str | None:
+    return count(row["largest_batch"]) if row.get("largest_batch") else None
+
+
+def _final_accuracy(row: Row) -> str | None:
+    value = (row.get("epochs") or [{}])[-1].get("test_accuracy")
+    return None if value is None else percent(value)
+
+
+RESULTS = (("largest batch", _largest_batch), ("test accuracy", _final_accuracy))
 
 
 def builds(runs: Sequence[Run]) -> Table:
@@ -31,7 +51,7 @@ def builds(runs: Sequence[Run]) -> Table:
 
 
 def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> list[Table]:
-    """Figures by row over runs: one table for bytes, one for times; figures equal everywhere in fewer lines.
+    """Figures by row over runs in a table each for bytes, times and the rest, without what is equal in all.
 
     A cell of a row that a run lacks is ``no row``; a figure that was not read
     is ``not read``; a row that ran out of memory says so.
@@ -39,7 +59,7 @@ def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> 
     named = all_named(runs)
     by_run = [rows_by_key([run], named) for run in runs]
     keys = list(dict.fromkeys(key for rows in by_run for key in rows))
-    in_bytes, in_time = [], []
+    in_bytes, in_time, other = [], [], []
     for key in keys:
         first = next(rows[key][0] for rows in by_run if key in rows)
         name = label(first)
@@ -50,27 +70,34 @@ def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> 
             for field in present
             if rule_for(field, rules) is not None
         ]
-        for field, value in (("step_s", step_s), ("gpu_busy_s", busy_s), ("train_s", _train_s)):
+        for field, value in TIMES:
             values = [None if row is None else value(row) for row in columns]
             if any(one is not None for one in values):
-                cells = (
-                    "not read" if one is None else significant(one * (1 if field == "train_s" else 1000))
-                    for one in values
-                )
-                in_time.append((name, f"{field[:-2]}, {'s' if field == 'train_s' else 'ms'}", *cells))
+                unit, factor = ("s", 1) if field == "train_s" else ("ms", 1000)
+                cells = (_time_cell(row, one, factor) for row, one in zip(columns, values, strict=True))
+                in_time.append((name, f"{field.removesuffix('_s')}, {unit}", *cells))
+        for figure, result in RESULTS:
+            said = [None if row is None else result(row) for row in columns]
+            if any(said):
+                missing = ("no row" if row is None else "not read" for row in columns)
+                cells = (one or instead for one, instead in zip(said, missing, strict=True))
+                other.append((name, figure, *cells))
     tables = [
         _table(f"Memory in {BYTES_NOTE}", in_bytes, runs),
         _table("Times; s = seconds, ms = milliseconds (not gated here)", in_time, runs),
+        _table("Other results; batches in images, accuracy at the last epoch", other, runs),
     ]
     return [builds(runs), *(table for table in tables if table is not None)]
 
 
+def _time_cell(row: Row | None, value_s: float | None, factor: int) -> str:
+    if value_s is None:
+        return "no row" if row is None else "out of memory" if row.get("fits") is False else "not read"
+    return significant(value_s * factor)
+
+
 def _row(rows: RowsByKey, key: tuple[object, ...]) -> Row | None:
     return rows[key][0] if key in rows else None
-
-
-def _train_s(row: Row) -> float | None:
-    return row.get("train_s")
 
 
 def _bytes_cell(row: Row | None, field: str) -> str:
@@ -88,7 +115,8 @@ def _table(caption: str, rows: Sequence[tuple[str, ...]], runs: Sequence[Run]) -
     changing = [row for row in rows if len(set(row[2:])) > 1]
     shared, short = without_shared([row[0] for row in changing]) if changing else ("", [])
     same = len(rows) - len(changing)
-    hidden = f"; {same} figures are the same in every run and not listed" if same else ""
+    figures_are = "figure is" if same == 1 else "figures are"
+    hidden = f"; {same} {figures_are} the same in every run and not listed" if same else ""
     return Table(
         caption=f"{caption}{shared}{hidden}",
         columns=("row", "figure", *(run.label for run in runs)),

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from reports.fields import text
-from reports.find import find_run, saved_files
+from reports.find import find_run, known, saved_files
 from reports.load import LoadError, Run, load, split_name
 
 
@@ -28,10 +28,7 @@ def runs_named(name: str, root: Path = Path()) -> list[Run]:
     files = saved_files(root)
     matches = [path for path in files if _fits(path, name)] or _on_disk(name, root)
     if not matches:
-        known = ", ".join(text(path.stem) for path in files[-8:])
-        raise LoadError(
-            f"no saved run fits {text(name)!r}; " + (f"saved are {known}" if known else "nothing is saved")
-        )
+        raise LoadError(f"no saved run fits {text(name)!r}; {known(name, files)}")
     return [load(path) for path in sorted(matches, key=_as_counted)]
 
 

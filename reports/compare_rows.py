@@ -18,15 +18,21 @@ IDENTITY = ("question", "timed", *CONFIGURATION, "seed", "train_images")
 
 OUT_OF_MEMORY_TIMED = "attempt that ran out of memory"
 STEP_TIMED = "training step"
+ENGINE_TIMED = "engine step"
+"""A training step too, launched by the engine and in the precision that its row names."""
+_TRIED = {"3b": "training run", "4": ENGINE_TIMED}
+"""What a row that ran out of memory tried to time, by question; of the others a training step."""
+_EPOCHS = len(IDENTITY)
+"""Place of the number of epochs in a key."""
 
 
 def identity(row: Row) -> Key:
-    """What a row is. One that ran out of memory is still the training step that it tried to be."""
+    """What a row is. One that ran out of memory is still the step or training that it tried to be."""
     if not row.get("question"):
         return ("foreign", row.get("fullname") or row.get("name"))
     values = {name: row.get(name) for name in IDENTITY}
     if values["timed"] == OUT_OF_MEMORY_TIMED:
-        values["timed"] = STEP_TIMED
+        values["timed"] = _TRIED.get(row["question"], STEP_TIMED)
     return (*values.values(), len(row.get("epochs") or ()))
 
 
@@ -50,6 +56,20 @@ def rows_by_key(runs: Sequence[Run], names_tell_apart: bool = True) -> RowsByKey
     return found
 
 
+def join_tried(one: RowsByKey, other: RowsByKey) -> None:
+    """Give trainings of ``one`` that ran out of memory, and so counted no epochs, their partners' keys."""
+    for key in [key for key in one if key not in other]:
+        if any(row.get("timed") != OUT_OF_MEMORY_TIMED for row in one[key]):
+            continue
+        partners = [its for its in other if its not in one and _but_epochs(its) == _but_epochs(key)]
+        if len(partners) == 1:
+            one[partners[0]] = one.pop(key)
+
+
+def _but_epochs(key: Key) -> Key:
+    return key[:_EPOCHS] + key[_EPOCHS + 1 :]
+
+
 def all_named(runs: Iterable[Run]) -> bool:
     """Whether every row carries its benchmark's name (the rows of a session under way do not)."""
     return all(row.get("name") for run in runs for row in run.rows)
@@ -60,7 +80,8 @@ def label(row: Row) -> str:
     if not row.get("question"):
         return str(row.get("name") or "unnamed benchmark")
     parts = [configuration(row)]
-    if row.get("timed") not in (STEP_TIMED, OUT_OF_MEMORY_TIMED, "prediction", "training run"):
+    said_by_the_rest = (STEP_TIMED, ENGINE_TIMED, OUT_OF_MEMORY_TIMED, "prediction", "training run")
+    if row.get("timed") not in said_by_the_rest:
         parts.append(str(row.get("timed") or ""))
     if row.get("dataset") not in (None, "random"):
         parts.append(str(row["dataset"]))

@@ -44,24 +44,32 @@ def _sides(found: Comparison) -> str:
 
 def tables(found: Comparison) -> list[Table]:
     """Every table of a comparison that has something to say, the worst first."""
+    busy = _busy(found)
+    shown = [change for change in found.of("shown") if change.figure.endswith("_s") and _beyond_noise(change)]
+    if busy is not None:  # which has the step times
+        shown = [change for change in shown if change.figure != "step_s"]
     made = [
         _changes("Worse", found.of("worse")),
         _unmatched("Gone: rows of the base that the new side lacks", found.gone),
         _changes("Better", found.of("better")),
         _unmatched("New: rows that the base lacks", found.added),
-        _changes(
-            "Not gated, and different", [c for c in found.of("shown") if c.base != c.new and _is_time(c)]
-        ),
+        _changes("Times that are not gated, and differ by more than their noise", shown),
         _common(found),
         _machines(found),
         _contexts(found),
-        _busy(found),
+        busy,
     ]
     return [table for table in made if table is not None]
 
 
 def _is_time(change: Change) -> bool:
     return change.figure.endswith(("_s", "_ratio"))
+
+
+def _beyond_noise(change: Change) -> bool:
+    if change.interval is None:
+        return change.base != change.new
+    return not change.interval[0] <= 1 <= change.interval[1]
 
 
 def _changes(title: str, changes: Sequence[Change]) -> Table | None:
@@ -121,10 +129,14 @@ def growth(change: Change) -> str:
 
 
 def without_shared(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """Take from the labels what all say; returns that, as ``: resnet152, fp32``, and the rest of each."""
+    """Take from the labels what all say; returns that, as ``: resnet152, fp32``, and the rest of each.
+
+    Labels of one part, such as *all steps together*, do not count.
+    """
     parts = [label.split(", ") for label in labels]
+    several = [one for one in parts if len(one) > 1]
     everywhere = (
-        [part for part in parts[0][1:] if all(part in one for one in parts)] if len(parts) > 1 else []
+        [part for part in several[0][1:] if all(part in one for one in several)] if len(several) > 1 else []
     )
     short = [", ".join(part for part in one if part not in everywhere) for one in parts]
     return (f": {', '.join(everywhere)}" if everywhere else ""), short
@@ -148,9 +160,10 @@ def _common(found: Comparison) -> Table | None:
         return None
     return Table(
         caption="All timed steps together; ratio is new / base (geometric mean), with its 95 % interval",
-        columns=("figure", "ratio", "verdict", "slow-down that this would catch", "why"),
+        columns=("", "figure", "ratio", "verdict", "slow-down that this would catch", "why"),
         rows=tuple(
             (
+                change.row,
                 change.figure.removesuffix("_ratio"),
                 ratio(change),
                 change.verdict,
@@ -159,6 +172,7 @@ def _common(found: Comparison) -> Table | None:
             )
             for change in lines
         ),
+        label_columns=2,
     )
 
 

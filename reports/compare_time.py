@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median, stdev
 
-from reports.compare_rows import STEP_TIMED
+from reports.compare_rows import ENGINE_TIMED, STEP_TIMED
 from reports.rows import Row
 
 ENOUGH_RUNS = 5
@@ -29,6 +29,9 @@ LEAST_NOISE = 0.001
 CONFIDENCE = 0.95
 """Of the interval shown with each ratio."""
 POWER = 0.95
+
+
+STEPS = (STEP_TIMED, ENGINE_TIMED)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Estimate:
 
 def step_s(row: Row) -> float | None:
     """Median seconds of the training steps of one process; ``None`` for rows that time anything else."""
-    if row.get("timed") != STEP_TIMED:
+    if row.get("timed") not in STEPS:
         return None
     stats = row.get("stats") or {}
     rounds = row.get("rounds_s") or stats.get("data")
@@ -107,25 +110,50 @@ def step_s(row: Row) -> float | None:
 
 def busy_s(row: Row) -> float | None:
     """Seconds of a step during which the GPU works, by the profiler; ``None`` where it was not read."""
-    value = row.get("gpu_busy_s") if row.get("timed") == STEP_TIMED else None
+    return _of_a_step(row, "gpu_busy_s")
+
+
+def kernel_s(row: Row) -> float | None:
+    """Seconds of all kernels of a step, one after the other; ``None`` where it was not read."""
+    return _of_a_step(row, "kernel_s")
+
+
+def _of_a_step(row: Row, field: str) -> float | None:
+    value = row.get(field) if row.get("timed") in STEPS else None
     return float(value) if value else None
 
 
 @dataclass(frozen=True)
 class TimeFigure:
-    """One way to time a step."""
+    """One way to time one kind of step. Kinds are judged apart: they are not equally noisy."""
 
     name: str
-    value: Callable[[Row], float | None]
+    timed: str
+    read: Callable[[Row], float | None]
     assumed_noise: float | None
     """Between processes, as a share, where too few runs tell; ``None``: nothing is assumed."""
     needs: tuple[str, ...]
     """What must be equal of two machines before a difference is the build's doing."""
+    gated: bool = True
+
+    @property
+    def called(self) -> str:
+        """The figure with its kind of step, where it is not the plain one."""
+        return self.name if self.timed == STEP_TIMED else f"{self.name} of {self.timed}s"
+
+    def value(self, row: Row) -> float | None:
+        """Seconds of this kind of step; ``None`` for other rows."""
+        return self.read(row) if row.get("timed") == self.timed else None
 
 
 FIGURES = (
-    TimeFigure("step_s", step_s, None, ("gpu", "cpu")),
-    TimeFigure("gpu_busy_s", busy_s, ASSUMED_BUSY_NOISE, ("gpu",)),
+    TimeFigure("step_s", STEP_TIMED, step_s, None, ("gpu", "cpu")),
+    TimeFigure("gpu_busy_s", STEP_TIMED, busy_s, ASSUMED_BUSY_NOISE, ("gpu",)),
+    TimeFigure("step_s", ENGINE_TIMED, step_s, None, ("gpu", "cpu")),
+    # An engine may choose its kernels anew in each process, so what is assumed of the plain step's
+    # kernels is not assumed of an engine's.
+    TimeFigure("gpu_busy_s", ENGINE_TIMED, busy_s, None, ("gpu",), gated=False),
+    TimeFigure("kernel_s", ENGINE_TIMED, kernel_s, None, ("gpu",), gated=False),
 )
 
 

@@ -89,7 +89,7 @@ def new_figure(panels: int = 1, height_in: float = HEIGHT_IN) -> tuple[Figure, l
 def finish(figure: Figure, title: str, caption: str) -> None:
     """Put the title on top and the caption (unit, machine, measured or predicted) at the foot."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    lines = textwrap.wrap(caption, CAPTION_COLUMNS, max_lines=4, placeholder=" ...") or [""]
+    lines = textwrap.wrap(caption, CAPTION_COLUMNS, max_lines=6, placeholder=" ...") or [""]
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7.5, color="#444444")
 
 

@@ -12,6 +12,8 @@ STORAGE = ".benchmarks"
 REFERENCE = Path(__file__).parent / "reference"
 """Runs committed with the project."""
 MOST_CANDIDATES = 8
+LONGEST = 100
+"""Letters of a wrong name that are compared with those of the runs."""
 
 
 def saved_files(root: Path = Path()) -> list[Path]:
@@ -30,7 +32,9 @@ def find_run(name: str, root: Path = Path()) -> Path:
     if name.endswith(".json") or "/" in name:
         if _is_file(as_path):
             return as_path
-        raise LoadError(f"no file {text(name)!r}; {_known(saved_files(root))}")
+        if "/" in name:
+            raise LoadError(f"no file {text(name)!r}; {known(name, saved_files(root))}")
+        name = name.removesuffix(".json")
     files = saved_files(root)
     matches = [path for path in files if _answers_to(path, name)]
     if len(matches) == 1:
@@ -41,7 +45,7 @@ def find_run(name: str, root: Path = Path()) -> Path:
         )
     if _is_file(as_path):
         return as_path
-    raise LoadError(f"no saved run {text(name)!r}; {_known(files)}")
+    raise LoadError(f"no saved run {text(name)!r}; {known(name, files)}")
 
 
 def load_runs(names: list[str], root: Path = Path()) -> list[Run]:
@@ -63,12 +67,19 @@ def _answers_to(path: Path, name: str) -> bool:
     return number is not None and name.isdecimal() and len(name) < 10 and int(number) == int(name)
 
 
-def _known(files: list[Path]) -> str:
+def known(name: str, files: list[Path]) -> str:
+    """Say which runs there are, the likest to ``name`` first."""
     if not files:
         return f"nothing is saved in {STORAGE} yet (pytest benchmarks/ --benchmark-save=run1 saves a run)"
-    names = [text(path.stem) for path in files]
+    from difflib import SequenceMatcher  # noqa: PLC0415 (needed only where a name is wrong)
+
+    def unlike(path: Path) -> float:
+        own = (path.stem, split_name(path)[1])
+        return -max(SequenceMatcher(None, name[:LONGEST].lower(), one.lower()).ratio() for one in own)
+
+    names = [text(path.stem) for path in sorted(files, key=unlike)]
     more = f" and {len(names) - MOST_CANDIDATES} more" if len(names) > MOST_CANDIDATES else ""
-    return f"saved are {', '.join(names[-MOST_CANDIDATES:])}{more}"
+    return f"saved are {', '.join(names[:MOST_CANDIDATES])}{more}"
 
 
 def _listed(matches: list[Path], root: Path) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reports.compare_result import CannotCompareError, Comparison, Rules, Unmatched
-from reports.compare_rows import all_named, label, nearest, rows_by_key
+from reports.compare_rows import all_named, join_tried, label, nearest, rows_by_key
 from reports.gate_bytes import of_bytes, of_fit, of_search
 from reports.gate_time import busy_pairs, of_time
 from reports.load import Run
@@ -27,6 +27,8 @@ def compare_sides(base: Sequence[Run], new: Sequence[Run], rules: Rules | None =
     base_machine, new_machine = _one_machine(base), _one_machine(new)
     named = all_named([*base, *new])
     old_rows, new_rows = rows_by_key(base, named), rows_by_key(new, named)
+    join_tried(old_rows, new_rows)
+    join_tried(new_rows, old_rows)
     both = [key for key in old_rows if key in new_rows]
     gone = [old_rows[key][0] for key in old_rows if key not in new_rows]
     added = [new_rows[key][0] for key in new_rows if key not in old_rows]
@@ -84,8 +86,9 @@ def _of_the_runs(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
     for run in (*base, *new):
         failed = run.session.get("failed") or []
         if failed:
+            listed = "1 test" if len(failed) == 1 else f"{len(failed)} tests"
             tests = ", ".join(str(one.get("test")) for one in failed[:3])
-            notes.append(f"{run.label}: {len(failed)} tests of that session failed ({tests})")
+            notes.append(f"{run.label}: {listed} of that session failed ({tests})")
     return notes
 
 

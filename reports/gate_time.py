@@ -11,14 +11,14 @@ from typing import Any
 from reports import compare_time as timing
 from reports.compare_memory import differing
 from reports.compare_result import BusyPair, Change, Rules, Verdict
-from reports.compare_rows import label
+from reports.compare_rows import ENGINE_TIMED, STEP_TIMED, label
 from reports.rows import Row
 from reports.throttle import throttled_note
 from reports.units import percent
 
 Pair = tuple[list[Row], list[Row]]
-COMMON = "all steps together"
-"""The row of what every timed step has in common."""
+COMMON = {STEP_TIMED: "all steps together", ENGINE_TIMED: "all engine steps together"}
+"""The row of what every timed step of a kind has in common."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def of_time(
         not_gated = None
         if apart or not rules.gate_time:
             not_gated = f"not gated: other or unknown {', '.join(apart)}" if apart else "not gated"
-            notes.append(f"{figure.name} is {not_gated}")
+            notes.append(f"{figure.called} is {not_gated}")
+        elif not figure.gated:
+            not_gated = "shown, not gated"
         else:
             notes += _about_noise(figure, [samples for _, samples in kept])
         estimates = timing.estimate([samples for _, samples in kept], figure)
@@ -66,15 +68,16 @@ def of_time(
             for (row, samples), one in zip(kept, estimates, strict=False)  # the common one is left over
         ]
         if len(kept) > 1:
-            judged.append(_Judged(COMMON, None, figure, None, None, estimates[-1], not_gated))
+            judged.append(_Judged(COMMON[figure.timed], None, figure, None, None, estimates[-1], not_gated))
     return _verdicts(judged, rules), notes + _about_throttling(pairs)
 
 
 def busy_pairs(pairs: Iterable[Pair]) -> Iterable[BusyPair]:
     """Step times side by side with the share of the step that the GPU works."""
+    of_steps = [figure for figure in timing.FIGURES if figure.name == "step_s"]
     for olds, news in pairs:
-        times = _samples(timing.FIGURES[0], olds, news)
-        if times is not None:
+        found = [_samples(figure, olds, news) for figure in of_steps]
+        for times in (samples for samples in found if samples is not None):
             shares = [
                 next((row["gpu_busy_share"] for row in rows if row.get("gpu_busy_share")), None)
                 for rows in (olds, news)
@@ -93,15 +96,15 @@ def _about_noise(figure: timing.TimeFigure, samples: list[timing.Samples]) -> li
     """How the noise between processes was known, in one sentence."""
     fewest = min(one.runs for one in samples)
     if fewest >= timing.ENOUGH_RUNS:
-        return [f"{figure.name}: noise between processes from the spread of {fewest} runs"]
+        return [f"{figure.called}: noise between processes from the spread of {fewest} runs"]
     if figure.assumed_noise is not None:
         return [
-            f"{figure.name}: too few runs to measure the noise between processes; "
+            f"{figure.called}: too few runs to measure the noise between processes; "
             f"{percent(figure.assumed_noise)} is assumed"
         ]
     return [
-        f"{figure.name}: too few runs to measure the noise between processes (it takes {timing.ENOUGH_RUNS} "
-        f"on both sides together); judged by the spread over rows, with "
+        f"{figure.called}: too few runs to measure the noise between processes "
+        f"(it takes {timing.ENOUGH_RUNS} on both sides together); judged by the spread over rows, with "
         f"{percent(timing.UNKNOWN_DRIFT)} allowed for drift between runs"
     ]
 
@@ -147,8 +150,9 @@ def _change(one: _Judged, slower: bool, faster: bool, comparisons: int, rules: R
     else:
         verdict, why = "undecided", "the noise could hide a slow-down that matters"
     base_s, new_s = one.base_s, one.new_s
+    figure = one.figure.name
     if base_s is None:  # what rows have in common is a ratio only
+        figure = f"{figure.removesuffix('_s')}_ratio"
         base_s, new_s = 1.0, one.estimate.ratio
     catches = one.estimate.would_catch(rules.false_alarm, comparisons) if one.not_gated is None else None
-    figure = one.figure.name if one.row != COMMON else one.figure.name.removesuffix("_s") + "_ratio"
     return Change(one.row, one.question, figure, base_s, new_s, verdict, why, interval, catches)

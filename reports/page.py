@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.across import Across, of_runs
 from reports.all_rows import tables_of_all_rows
 from reports.answers import Answer, answers
 from reports.drawing import Plot, to_png, to_svg
@@ -19,7 +20,6 @@ from reports.lab import beside_the_lab
 from reports.load import Run
 from reports.plots_engines import step_by_engine
 from reports.plots_memory import memory_by_optimizer, memory_over_batch_size
-from reports.plots_runs import metrics_over_runs
 from reports.plots_training import accuracy_over_epochs, accuracy_over_time, step_time_over_batch_size
 from reports.tables import Table
 
@@ -59,21 +59,30 @@ def write_report(runs: Sequence[Run], out_dir: Path) -> list[Path]:
     """
     if not runs:
         raise ValueError("a report needs at least one run")
-    out_dir.mkdir(parents=True, exist_ok=True)
     sections = [_section(run, place) for place, run in enumerate(runs, start=1)]
-    over_runs = metrics_over_runs(list(runs)) if len(runs) > 1 else ""
-    across = over_runs if isinstance(over_runs, Plot) else None
+    return _write(runs, of_runs(runs) if len(runs) > 1 else None, sections, out_dir)
+
+
+def write_comparison(runs: Sequence[Run], across: Across, out_dir: Path) -> list[Path]:
+    """Write the same files about a comparison of ``runs`` alone, without a section for each run."""
+    return _write(runs, across, [], out_dir)
+
+
+def _write(runs: Sequence[Run], across: Across | None, sections: list[Section], out_dir: Path) -> list[Path]:
+    out_dir.mkdir(parents=True, exist_ok=True)
     shown = {
         "title": f"stepcost: {', '.join(run.label for run in runs)}",
         "sections": sections,
         "across": across,
-        "no_across": None if across else over_runs,
     }
     page, markdown = out_dir / "report.html", out_dir / "report.md"
     page.write_text(_html().get_template("report.html.jinja").render(shown), encoding="utf-8")
     markdown.write_text(_markdown().get_template("report.md.jinja").render(shown), encoding="utf-8")
     written = [page, markdown]
-    for plot in [*([across] if across else []), *(plot for section in sections for plot in section.plots)]:
+    for plot in [
+        *(across.plots if across else []),
+        *(plot for section in sections for plot in section.plots),
+    ]:
         path = out_dir / f"{plot.name}.png"
         to_png(plot, path)
         written.append(path)

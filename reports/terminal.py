@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from reports.tables import Table
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
     from rich.table import Table as RichTable
 
     from reports.answers import Answer
 
 
 UNCUT_COLUMNS = 160
+_BLANKS_AT_THE_END = re.compile(r"(?: |\x1b\[[\d;]*m)+$", re.MULTILINE)
+"""Blanks with codes of colours among them, which stay. Rich fills every line of a table to its width."""
 
 
 def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
@@ -26,13 +30,14 @@ def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(file=file, highlight=False, soft_wrap=False)
+    shown: list[RenderableType] = []
     for answer in answers:
         heading = Text.assemble((f"{answer.question}  {answer.title}", "bold"), f"  [{answer.source}]")
-        console.print(heading)
-        console.print(Padding(Text(answer.text), (0, 0, 0, 4)))
+        shown += [heading, Padding(Text(answer.text), (0, 0, 0, 4))]
         if answer.table is not None:
-            console.print(Padding(Text(answer.table.caption, style="italic"), (1, 0, 0, 4)))
-            console.print(Padding(_rich_table(answer.table), (0, 0, 0, 4)))
+            shown.append(Padding(Text(answer.table.caption, style="italic"), (1, 0, 0, 4)))
+            shown.append(Padding(_rich_table(answer.table), (0, 0, 0, 4)))
+    _print(console, *shown)
 
 
 def print_table(table: Table, file: TextIO) -> None:
@@ -42,8 +47,15 @@ def print_table(table: Table, file: TextIO) -> None:
 
     # Where nobody looks at a screen of some width, a wide table is not cut.
     console = Console(file=file, highlight=False, width=None if file.isatty() else UNCUT_COLUMNS)
-    console.print(Text(table.caption, style="italic"))
-    console.print(_rich_table(table))
+    _print(console, Text(table.caption, style="italic"), _rich_table(table))
+
+
+def _print(console: Console, *shown: RenderableType) -> None:
+    """Write these one below the other, without blanks at the ends of lines."""
+    with console.capture() as captured:
+        for one in shown:
+            console.print(one)
+    console.file.write(_BLANKS_AT_THE_END.sub(lambda end: end[0].replace(" ", ""), captured.get()))
 
 
 def _rich_table(table: Table) -> RichTable:

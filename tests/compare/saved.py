@@ -43,6 +43,29 @@ def _row(batch: int) -> dict[str, Any]:
     return {"name": name, "fullname": f"b.py::{name}", "extra_info": fields, "stats": stats}
 
 
+ENGINES = (
+    ("graph", "fp32"),
+    ("graph-channels-last-fused", "fp32"),
+    ("graph-compiled", "bf16"),
+    ("eager", "bf16"),
+)
+
+
+def engine_run() -> dict[str, Any]:
+    """The plain run with four rows of question 6 after it: one step launched in other ways."""
+    run = plain_run()
+    for place, (engine, precision) in enumerate(ENGINES):
+        row = _row(64)
+        row["name"] = f"test_engine[{engine}-{precision}]"
+        row["extra_info"] |= {
+            "question": "4", "timed": "engine step", "engine": engine, "precision": precision,
+            "rounds_s": [(0.01 + 0.002 * place) * (1 + 0.001 * (turn % 5)) for turn in range(20)],
+            "gpu_busy_s": 0.009, "gpu_busy_share": 0.9, "kernel_s": 0.011, "kernels": 1500,
+        }  # fmt: skip
+        run["benchmarks"].append(row)
+    return run
+
+
 def changed(run: dict[str, Any], place: int, **fields: Any) -> dict[str, Any]:
     """A copy with fields of one row changed."""
     planted = copy.deepcopy(run)
@@ -57,10 +80,12 @@ def without(run: dict[str, Any], place: int) -> dict[str, Any]:
     return planted
 
 
-def slower(run: dict[str, Any], factor: float) -> dict[str, Any]:
-    """A copy whose steps take ``factor`` times as long."""
+def slower(run: dict[str, Any], factor: float, timed: str = "training step") -> dict[str, Any]:
+    """A copy whose steps of this kind take ``factor`` times as long."""
     planted = copy.deepcopy(run)
     for row in planted["benchmarks"]:
+        if row["extra_info"]["timed"] != timed:
+            continue
         row["extra_info"]["rounds_s"] = [factor * one for one in row["extra_info"]["rounds_s"]]
     return planted
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reports.__main__ import main
 from reports.compare_memory import DEFAULT_FIELDS
-from tests.compare.saved import changed, plain_run, save, slower, without
+from tests.compare.saved import changed, engine_run, plain_run, save, slower, without
 
 Compare = Callable[..., tuple[int, str, str]]
 BASE = plain_run()
@@ -253,3 +253,92 @@ def test_several_runs_stand_side_by_side(compare: Compare, capsys: pytest.Captur
     output = capsys.readouterr().out
     assert "0001_base" in output
     assert "5.0" in output
+
+
+ENGINES = engine_run()
+
+
+def test_engine_steps_compared_with_themselves_are_not_worse(compare: Compare) -> None:
+    """Rows of question 6 are matched with themselves, and nothing fires."""
+    code, output, errors = compare(ENGINES, base=ENGINES)
+    assert (code, errors) == (0, "")
+    assert "0 gone, 0 new" in output
+
+
+@pytest.mark.parametrize(
+    ("place", "field", "other"),
+    [(4, "engine", "graph-channels-last"), (4, "precision", "bf16"), (6, "precision", "fp32")],
+)
+def test_another_engine_or_precision_is_never_matched(
+    compare: Compare, place: int, field: str, other: str
+) -> None:
+    """A step by another engine or in another precision is gone and new, and said to differ in that."""
+    code, output, _ = compare(changed(ENGINES, place, **{field: other}), base=ENGINES)
+    assert code == 1
+    assert "1 gone, 1 new" in output
+    assert f"{field} {ENGINES['benchmarks'][place]['extra_info'][field]} -> {other}" in output
+
+
+def test_slower_engine_steps_are_worse(compare: Compare) -> None:
+    """Times of engine steps are gated as those of the plain step are, and apart from them."""
+    code, output, _ = compare(slower(ENGINES, 1.5, "engine step"), base=ENGINES)
+    assert code == 1
+    assert "graph-channels-last-fused" in output
+    assert "all engine steps together" in output
+    worse = output.partition("All timed steps")[0]
+    assert "3a" not in worse
+    assert "all steps together" not in worse
+
+
+def test_more_bytes_with_an_engine_are_worse(compare: Compare) -> None:
+    """One byte more in one engine's row fires."""
+    peak = ENGINES["benchmarks"][5]["extra_info"]["peak_allocated_bytes"]
+    assert compare(changed(ENGINES, 5, peak_allocated_bytes=peak + 1), base=ENGINES)[0] == 1
+
+
+def test_kernel_times_of_engines_are_shown(compare: Compare) -> None:
+    """Kernel and GPU-busy seconds of an engine are not gated; a change is shown."""
+    new = ENGINES
+    for place in range(4, 8):
+        new = changed(new, place, kernel_s=0.022, gpu_busy_s=0.018)
+    for flags in ((), ("--json",)):
+        code, output, _ = compare(new, *flags, base=ENGINES)
+        assert code == 0
+        assert "kernel_s" in output
+        assert "gpu_busy_s" in output
+
+
+def test_an_engine_that_no_longer_fits_is_worse(compare: Compare) -> None:
+    """A row of question 6 that ran out of memory is still the engine step that it tried to be."""
+    gone = dict.fromkeys((*DEFAULT_FIELDS, "ledger", "gpu_busy_s", "kernel_s"))
+    timed = "attempt that ran out of memory"
+    code, output, _ = compare(changed(ENGINES, 5, **gone, fits=False, timed=timed), base=ENGINES)
+    assert code == 1
+    assert "1 worse, 0 better, 0 gone, 0 new" in output
+
+
+def test_a_training_run_that_no_longer_fits_is_worse(compare: Compare) -> None:
+    """A training run out of memory has no epochs, and is still the run that it tried to be."""
+    fields = {"question": "3b", "timed": "training run", "seed": 0}
+    base = changed(BASE, 3, **fields, epochs=[{"train_seconds": 1.0}] * 3, train_s=3.0)
+    new = changed(BASE, 3, **fields | {"timed": "attempt that ran out of memory"}, fits=False)
+    code, output, _ = compare(new, base=base)
+    assert code == 1
+    assert "1 worse, 0 better, 0 gone, 0 new" in output
+    code, output, _ = compare(base, base=new)
+    assert code == 0
+    assert "0 worse, 1 better, 0 gone, 0 new" in output
+
+
+def test_side_by_side_shows_every_kind_of_result(
+    compare: Compare, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over runs, times, largest batches and accuracies that differ are listed, and rows that a run lacks."""
+    base = changed(BASE, 3, largest_batch=1000)
+    base = changed(base, 2, question="3b", timed="training run", train_s=2.0, epochs=[{"test_accuracy": 0.5}])
+    new = changed(changed(slower(base, 1.5), 3, largest_batch=900), 2, epochs=[{"test_accuracy": 0.25}])
+    compare(without(new, 0), base=base)
+    assert main(["compare", "000?_*"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    for said in ("step, ms 50.2 75.3", "largest batch 1,000 900", "test accuracy 50.0 % 25.0 %", "no row"):
+        assert said in output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -165,3 +166,22 @@ def test_terminal_shows_text_as_it_is() -> None:
     print_answers(answers(rows_of(run)), out)
     assert "[red]bold[/nosuch]" in out.getvalue()
     assert out.getvalue().count("[measured]") >= 7
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("file_kind", [io.StringIO, _Screen], ids=["pipe", "screen"])
+def test_no_line_of_the_terminal_ends_in_blanks(
+    file_kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is copied from the answers carries no blanks at line ends, in a pipe and in a coloured screen."""
+    monkeypatch.setenv("TERM", "xterm")
+    out = file_kind()
+    print_answers(answers(rows_of(synthetic_run())), out)
+    assert ("\x1b[" in out.getvalue()) == (file_kind is _Screen)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()).splitlines()
+    assert len(lines) > 50
+    assert not [line for line in lines if line != line.rstrip()]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from reports import find
 from reports.all_rows import tables_of_all_rows
 from reports.answers import answers
+from reports.compare_names import runs_named
 from reports.facts import machine_table, session_tables
 from reports.lab import beside_the_lab
 from reports.load import LoadError, Run, load
@@ -166,7 +167,16 @@ def test_names_resolve_as_typed(tmp_path: Path) -> None:
     """A name, a number with or without zeros, both together, and a path all find the file."""
     path = save(synthetic_run(), tmp_path)
     save(synthetic_run(), tmp_path, "0002_other")
-    for name in ("run1", "0001", "1", "0001_run1", str(path), str(path.relative_to(tmp_path))):
+    for name in (
+        "run1",
+        "0001",
+        "1",
+        "0001_run1",
+        "0001_run1.json",
+        "run1.json",
+        str(path),
+        str(path.relative_to(tmp_path)),
+    ):
         assert find.find_run(name, tmp_path).samefile(path)
 
 
@@ -180,6 +190,16 @@ def test_wrong_and_ambiguous_names_list_the_candidates(tmp_path: Path) -> None:
         find.find_run("nope", tmp_path)
     with pytest.raises(LoadError, match="nothing is saved"):
         find.find_run("run1", tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("wrong", ["RUN1", "rnu1", "0001_run", "run*1?"])
+def test_the_likest_names_come_first(wrong: str, tmp_path: Path) -> None:
+    """Of many runs, the reference runs among them, the one that was meant is in the line."""
+    for place in range(20):
+        save("{}", tmp_path, f"{place + 2:04}_other{place}")
+    save("{}", tmp_path, "0001_run1")
+    with pytest.raises(LoadError, match=r"saved are 0001_run1, .* more$"):
+        runs_named(wrong, tmp_path)
 
 
 @SLOW_OK

@@ -1,0 +1,67 @@
+"""What a page shows of several runs together: what the comparison says first, then its plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports import compare_show as show
+from reports.compare_matrix import DEFAULT_MATRIX, matrix
+from reports.compare_memory import FieldRule
+from reports.compare_result import CannotCompareError, Comparison
+from reports.drawing import Plot
+from reports.gate import compare_sides
+from reports.load import Run
+from reports.plots_compare import ratios
+from reports.plots_runs import metrics_over_runs
+from reports.tables import Table
+
+
+@dataclass(frozen=True)
+class Across:
+    """Several runs, compared or side by side."""
+
+    heading: str
+    verdict: str
+    """One line."""
+    tables: list[Table]
+    closing: list[str]
+    """What the tables leave out, in sentences."""
+    plots: list[Plot]
+    undrawn: list[str]
+    """One line for each plot that there is nothing to draw for."""
+
+
+def of_sides(base: Sequence[Run], new: Sequence[Run], found: Comparison) -> Across:
+    """Two sides that were compared."""
+    return _across(
+        "The comparison",
+        show.headline(found),
+        show.tables(found),
+        show.closing(found),
+        [ratios(found), metrics_over_runs([*base, *new])],
+    )
+
+
+def side_by_side(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> Across:
+    """Runs beside each other, nothing judged."""
+    said = f"{len(runs)} runs side by side; nothing is judged."
+    return _across("Over the runs", said, matrix(runs, rules), [], [metrics_over_runs(list(runs))])
+
+
+def of_runs(runs: Sequence[Run]) -> Across:
+    """Two runs compared; more, and two that have nothing in common, side by side."""
+    if len(runs) == 2:
+        try:
+            return of_sides(runs[:1], runs[1:], compare_sides(runs[:1], runs[1:]))
+        except CannotCompareError:
+            pass
+    return side_by_side(runs)
+
+
+def _across(
+    heading: str, verdict: str, tables: list[Table], closing: list[str], drawn: list[Plot | str]
+) -> Across:
+    plots = [plot for plot in drawn if isinstance(plot, Plot)]
+    undrawn = [reason for reason in drawn if isinstance(reason, str)]
+    return Across(heading, verdict, tables, closing, plots, undrawn)

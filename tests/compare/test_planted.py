@@ -1,0 +1,106 @@
+"""What is planted on a GPU is what it says, and how often it is found is counted right."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fixtures.measure import jobs
+from fixtures.measure.configuration import Configuration
+from fixtures.measure.process import Worker
+from fixtures.measure.request import Request
+from tests.compare import plant, saved_figures
+from tests.compare.planted import Fat, Slow
+from tests.compare.saved import changed, plain_run, save, slower
+
+SMALL = Request(model="small-cnn", optimizer="sgd", batch_size=2, device="cpu")
+
+
+def test_slow_is_five_percent_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted step takes 1.05 times what the step in it took."""
+    taken_s: list[float] = []
+
+    def step(self: Any) -> None:
+        start = time.perf_counter()
+        time.sleep(0.05)
+        taken_s.append(time.perf_counter() - start)
+
+    monkeypatch.setattr(Configuration, "step", step)
+    slow = object.__new__(Slow)
+    ratios = []
+    for _ in range(5):
+        start = time.perf_counter()
+        slow.step()
+        ratios.append((time.perf_counter() - start) / taken_s[-1])
+    assert min(ratios) >= 1.05
+    assert sorted(ratios)[2] < 1.06
+
+
+def test_fat_keeps_a_thousandth_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One tensor of 0.1 % of the peak is there from the second step on, and no more come."""
+    monkeypatch.setattr(Configuration, "step", lambda self: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 5_000_000)
+    fat = object.__new__(Fat)
+    fat.on_gpu, fat.request = True, SMALL
+    fat.step()
+    assert not hasattr(fat, "kept")
+    fat.step()
+    kept = fat.kept
+    assert kept.numel() * kept.element_size() == 5000
+    fat.step()
+    assert fat.kept is kept
+
+
+@pytest.mark.parametrize("name", plant.PLANTS)
+def test_every_plant_can_be_held_by_a_child(name: str) -> None:
+    """A child starts with it and takes a step."""
+    with Worker(plant.PLANTS[name], SMALL) as worker:
+        assert worker.call("timed_steps", 1)[0] > 0
+
+
+def test_planting_changes_the_job_and_leaves_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite's children hold the planted step, and what is saved says so."""
+    monkeypatch.setattr(jobs, "CONFIGURATION", jobs.CONFIGURATION)
+    seen: dict[str, Any] = {}
+
+    def run(arguments: list[str], plugins: list[Any]) -> int:
+        seen.update(arguments=arguments, job=jobs.CONFIGURATION, saved={"stepcost": {"notes": ["one"]}})
+        plugins[0].pytest_benchmark_update_json(output_json=seen["saved"])
+        return 0
+
+    monkeypatch.setattr(pytest, "main", run)
+    assert plant.main(["nothing"]) == 2
+    assert not seen
+    assert plant.main(["fat", "--", "benchmarks/", "-q"]) == 0
+    assert seen["arguments"] == ["benchmarks/", "-q"]
+    assert seen["job"] == "tests.compare.planted:Fat"
+    assert seen["saved"]["stepcost"]["notes"] == ["one", "planted: tests.compare.planted:Fat"]
+
+
+def test_shares_are_counted_over_saved_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of runs with known plants each kind is caught where it can be, and a build beside itself never."""
+    for place in range(5):
+        save(slower(plain_run(), 1 + place / 10_000), tmp_path, f"000{place}_self{place}")
+    for place in range(2):
+        slow = slower(plain_run(), 1.05 + place / 10_000)
+        save(slow, tmp_path, f"001{place}_slow{place}")
+        save(changed(plain_run(), 0, peak_allocated_bytes=3_011_000), tmp_path, f"002{place}_fat{place}")
+    assert saved_figures.main([str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| 1 self | 1 self | 20 | 0.0 % | 0.0 % | 0.0 % | 0.0 % |" in lines
+    assert "| 4 self | 1 self | 5 | 0.0 % | 0.0 % | 0.0 % | 0.0 % |" in lines
+    assert "| 1 self | 1 slow | 10 | 0.0 % | 0.0 % | 0.0 % | 0.0 % |" in lines
+    assert "| 5 self | 1 slow | 2 | 100.0 % | 0.0 % | 100.0 % | 0.0 % |" in lines
+    assert "| 5 self | 2 slow | 1 | 100.0 % | 0.0 % | 100.0 % | 0.0 % |" in lines
+    assert "| 1 self | 1 fat | 10 | 100.0 % | 100.0 % | 0.0 % | 0.0 % |" in lines
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["a", "b"]])
+def test_no_folder_of_runs_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Without runs to compare it says so in one line."""
+    assert saved_figures.main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
