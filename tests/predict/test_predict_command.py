@@ -45,6 +45,16 @@ def test_the_error_to_expect_is_said_where_runs_can_tell(capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["expected_error"] is None
 
 
+def test_an_estimate_has_a_wider_range_the_more_is_estimated(capsys: pytest.CaptureFixture[str]) -> None:
+    """Recorded workspaces, those of another batch size and those of other convolutions, in this order."""
+    widths = []
+    for model, batch in (("resnet18", "8"), ("resnet18", "9"), ("small-cnn", "8")):
+        main([model, "--batch-size", batch, "--gpu", "h100-80gb", "--torch", "2.11", "--json"])
+        low, high = json.loads(capsys.readouterr().out)["expected_error"]["peak_allocated_bytes"]
+        widths.append(high - low)
+    assert widths == sorted(set(widths))
+
+
 def test_the_table_says_which_mib(capsys: pytest.CaptureFixture[str]) -> None:
     """What people read has its unit."""
     assert main(["small-cnn", "--batch-size", "8"]) == 0

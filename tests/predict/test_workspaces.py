@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from fixtures.catalog.gpus import CARDS
-from fixtures.predict.convolution import BACKWARD_DATA, FORWARD, Convolution, describe, layout_of
+from fixtures.predict.convolution import (
+    BACKWARD_DATA,
+    BACKWARD_WEIGHT,
+    FORWARD,
+    Convolution,
+    describe,
+    layout_of,
+)
 from fixtures.predict.workspaces import Table, Workspaces, find_table, workspaces_on
 
 ONE = Convolution(
@@ -41,15 +48,39 @@ def test_a_recorded_convolution_is_looked_up() -> None:
     workspaces = known(b4=[[10], [30, 20], [0]])
     assert workspaces.of(ONE, 4, FORWARD) == [10]
     assert workspaces.of(ONE, 4, BACKWARD_DATA) == [30, 20]
-    assert workspaces.missing == set()
+    assert workspaces.missing == workspaces.missing_batches == set()
 
 
-def test_a_batch_that_was_not_recorded_scales_the_nearest_one_and_says_so() -> None:
-    """Between two rows the nearer one is scaled with the batch, and the estimate is noted."""
-    workspaces = known(b4=[[100], [0], [0]], b64=[[6400], [0], [0]])
-    assert workspaces.of(ONE, 8, FORWARD) == [200]
-    assert workspaces.of(ONE, 32, FORWARD) == [3200]
-    assert workspaces.missing == {ONE.key}
+def test_a_batch_between_two_recorded_ones_lies_on_the_line_between_them() -> None:
+    """What grows with the batch and what does not are both met, and the estimate is noted."""
+    workspaces = known(b4=[[100], [70], [8]], b8=[[200], [70], [10]], b64=[[1600], [70], [10]])
+    assert workspaces.of(ONE, 6, FORWARD) == [150]
+    assert workspaces.of(ONE, 32, FORWARD) == [800]
+    assert workspaces.of(ONE, 32, BACKWARD_DATA) == [70]
+    assert workspaces.of(ONE, 6, BACKWARD_WEIGHT) == [9]
+    assert workspaces.missing_batches == {ONE.key}
+    assert not workspaces.missing
+
+
+def test_where_the_algorithm_changes_between_two_batches_the_smaller_one_is_scaled() -> None:
+    """Less for more images, or more than in proportion, is not one algorithm."""
+    workspaces = known(b4=[[100], [100, 20], [0]], b8=[[80], [800], [40]])
+    assert workspaces.of(ONE, 6, FORWARD) == [150]
+    assert workspaces.of(ONE, 6, BACKWARD_DATA) == [150, 30]
+    assert workspaces.of(ONE, 6, BACKWARD_WEIGHT) == [0]
+
+
+def test_fallbacks_between_two_batches_are_estimated_too() -> None:
+    """Where only one of them was recorded with a fallback, the other's is what it takes anyway."""
+    workspaces = known(b4=[[40], [0], [0]], b8=[[80, 20], [0], [0]])
+    assert workspaces.of(ONE, 6, FORWARD) == [60, 30]
+
+
+def test_a_batch_beyond_the_recorded_ones_scales_the_nearest() -> None:
+    """Below the first and above the last row that row is scaled with the batch."""
+    workspaces = known(b4=[[100], [0], [0]], b8=[[300, 80], [0], [0]])
+    assert workspaces.of(ONE, 2, FORWARD) == [50]
+    assert workspaces.of(ONE, 16, FORWARD) == [600, 160]
 
 
 def test_a_convolution_that_was_not_recorded_takes_the_nearest_of_its_kind() -> None:
