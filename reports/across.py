@@ -13,6 +13,7 @@ from reports.drawing import Plot
 from reports.gate import compare_sides
 from reports.load import Run
 from reports.plots_compare import ratios
+from reports.plots_engines import accuracy_by_engine
 from reports.plots_runs import metrics_over_runs
 from reports.tables import Table
 
@@ -39,14 +40,20 @@ def of_sides(base: Sequence[Run], new: Sequence[Run], found: Comparison) -> Acro
         show.headline(found),
         show.tables(found),
         show.closing(found),
-        [ratios(found), metrics_over_runs([*base, *new])],
+        [ratios(found), metrics_over_runs([*base, *new]), accuracy_by_engine([*base, *new])],
     )
 
 
 def side_by_side(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> Across:
     """Runs beside each other, nothing judged."""
     said = f"{len(runs)} runs side by side; nothing is judged."
-    return _across("Over the runs", said, matrix(runs, rules), [], [metrics_over_runs(list(runs))])
+    return _across(
+        "Over the runs",
+        said,
+        matrix(runs, rules),
+        [],
+        [metrics_over_runs(list(runs)), accuracy_by_engine(runs)],
+    )
 
 
 def of_runs(runs: Sequence[Run]) -> Across:

@@ -1,13 +1,16 @@
-"""Plot of question 4: the step of each engine, beside what bounds it."""
+"""Plots of engines: their steps beside what bounds them, and the accuracy that they train to."""
 
 from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
 
 from reports.answers_engines import engine_steps, step_s
 from reports.drawing import BACKING, Plot, finish, new_figure, plain_numbers, style
 from reports.load import Run
-from reports.palette import BLUE, INK, ORANGE, SKY
+from reports.palette import BLUE, INK, ORANGE, SKY, numbered_line
 from reports.plots_memory import caption
-from reports.rows import configuration
+from reports.rows import CONFIGURATION, Row, configuration, of_question
 from reports.units import count, significant
 
 BAR = 0.8
@@ -64,3 +67,60 @@ def step_by_engine(run: Run) -> Plot | str:
         for (batch, engine), row in steps.items()
     )
     return Plot("step-by-engine", title, f"Bars. {words}.", figure)
+
+
+def accuracy_by_engine(runs: Sequence[Run]) -> Plot | str:
+    """Training accuracy over epochs, a line per engine and a panel per batch size; or why there is none."""
+    found = _trained_by_several(runs)
+    if not found:
+        return "No two engines trained the same configuration."
+    title = "Training accuracy over epochs by engine"
+    batches = sorted(found)
+    names = list(dict.fromkeys(engine for engines in found.values() for engine in engines))
+    words = []
+    with style():
+        figure, panels = new_figure(len(batches))
+        for axes, batch in zip(panels, batches, strict=True):
+            for engine, rows in found[batch].items():
+                line = numbered_line(names.index(engine))
+                curves = [[100 * epoch["train_accuracy"] for epoch in row["epochs"]] for row in rows]
+                epochs = range(1, min(map(len, curves)) + 1)
+                values = [[curve[place - 1] for curve in curves] for place in epochs]
+                means = [sum(one) / len(one) for one in values]
+                axes.fill_between(
+                    epochs, [min(v) for v in values], [max(v) for v in values], color=line.color, alpha=0.2
+                )
+                seeds = f"{len(rows)} seed{'s' * (len(rows) > 1)}"
+                axes.plot(
+                    epochs,
+                    means,
+                    color=line.color,
+                    linestyle=line.dash,
+                    marker=line.marker,
+                    markersize=4,
+                    label=f"{engine}, {seeds}",
+                )
+                words.append(f"batch {count(batch)} {engine}: {means[-1]:.1f} % at the last epoch")
+            axes.set_title(f"batch {count(batch)}", fontsize=9.5)
+            axes.set_xlabel("epoch")
+            axes.set_ylim(bottom=0)
+            axes.legend(loc="lower right", fontsize=8, frameon=False)
+        panels[0].set_ylabel("training accuracy, %")
+        rows = [row for engines in found.values() for one in engines.values() for row in one]
+        said = configuration(rows[0], "batch_size", "engine")
+        finish(figure, title, caption(runs[0], rows, said, "Mean over seeds; band: lowest to highest"))
+    return Plot("accuracy-by-engine", title, f"Lines. {'; '.join(words)}.", figure)
+
+
+def _trained_by_several(runs: Sequence[Run]) -> dict[int, dict[str, list[Row]]]:
+    """Batch size to engine to its training runs: of the configuration with most, where engines differ."""
+    alike: dict[tuple[object, ...], dict[int, dict[str, list[Row]]]] = defaultdict(dict)
+    for run in runs:
+        for row in of_question(run.rows, "3b"):
+            epochs = row.get("epochs") or [{}]
+            if row.get("engine") and row.get("batch_size") and epochs[0].get("train_accuracy") is not None:
+                key = (run.gpu, *(row.get(n) for n in CONFIGURATION if n not in ("batch_size", "engine")))
+                engines = alike[key].setdefault(row["batch_size"], {})
+                engines.setdefault(row["engine"], []).append(row)
+    several = [{b: e for b, e in batches.items() if len(e) > 1} for batches in alike.values()]
+    return max(several, key=len, default={})

@@ -47,7 +47,7 @@ def _final_accuracy(row: Row) -> float | None:
 
 
 WAY = "way"
-"""Engine and precision of a row as one name: what varies between the rows of question 6."""
+"""Engine and precision of a row as one name: what varies between the rows of question 4."""
 METRICS = (
     *(
         Metric(f"{word} by {by}, MB", question, varying, _bytes(f"{field}_bytes"))
