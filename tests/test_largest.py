@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.measure.largest import Search, Trial, find_largest, guess_from_tensors
+from fixtures.measure.largest import SPEED_SHARES, Search, Trial, find_largest, guess_from_tensors
 
 
 def card(limit, *, dips=()):
@@ -29,7 +29,7 @@ def test_good_guess_costs_few_failures(limit, error):
     """From a guess as good as tensor bytes give, at most four trials run out of memory."""
     search = find_largest(card(limit), int(limit * error))
     assert sum(not trial.fits for trial in search.trials) <= 4
-    assert len(search.trials) <= 8
+    assert len(search.trials) <= 8 + len(SPEED_SHARES)
 
 
 @given(guess=st.integers(1, 1_000_000))
@@ -61,3 +61,15 @@ def test_largest_at_full_speed_is_within_five_percent_of_the_best():
     search = Search(largest_batch=210, smallest_batch_that_fails=220, trials=tuple(trials))
     assert search.largest_at_full_speed == 200
     assert Search(largest_batch=None, smallest_batch_that_fails=1, trials=()).largest_at_full_speed is None
+
+
+def test_full_speed_is_known_from_far_below_the_limit():
+    """Where every batch near the limit is slow, smaller ones are tried, and the largest fast one is found."""
+
+    def attempt(size):
+        images_per_s = 1000 if size <= 6_000 else 700
+        return Trial(batch_size=size, fits=size <= 10_000, step_s=size / images_per_s, seconds=0.0)
+
+    search = find_largest(attempt, 10_050)
+    assert 9_900 <= search.largest_batch <= 10_000
+    assert search.largest_at_full_speed == search.largest_batch // 2
