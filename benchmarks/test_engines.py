@@ -7,7 +7,7 @@ LOSSES_AGREE = 1e-9
 def test_step_on_each_engine(engine_step, engine, batch_size):
     """4. How long does a step take on each engine, and how far is that from what bounds it?"""
     step = engine_step(engine=engine, batch_size=batch_size)
-    assert 0 < step["least_s"] < step["gpu_busy_s"] <= step["kernel_s"]
+    assert 0 < step["least_s"] < step["gpu_busy_s"] <= step["kernel_s"] * (1 + 1e-9)
 
 
 def test_engines_train_the_same(same_losses, engine):

@@ -49,9 +49,10 @@ def test_process_border(benchmark, row, lab, settings):
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("loop", ["plain", "study"])
-def test_spread_over_processes(benchmark, row, lab, settings, loop):
+def test_spread_over_processes(measure_fitting, benchmark, row, lab, loop):
     """How far apart are the medians of the same step in five fresh processes?"""
-    ask = {"optimizer": settings.batch_optimizer, "batch_size": settings.optimizer_batch_size}
+    ask = {"optimizer": lab.settings.batch_optimizer, "batch_size": lab.settings.optimizer_batch_size}
+    measure_fitting(**ask)
     request = lab.request(**ask, engine="eager" if loop == "plain" else lab.study_engine)
     medians = []
 
@@ -108,9 +109,10 @@ def test_start_of_a_configuration(benchmark, row, lab, settings):
 
 
 @pytest.mark.usefixtures("gpu")
-def test_busy_share_shows_faults(benchmark, row, lab, settings):
+def test_busy_share_shows_faults(measure_fitting, benchmark, row, lab, settings):
     """Does the busy share fall when a step copies its batch from the host, or waits after every layer?"""
     ask = {"optimizer": settings.batch_optimizer, "batch_size": max(settings.batch_sizes)}
+    measure_fitting(**ask)
     row(question="instrument", timed="profiled steps")
     with lab.costs.of("plant faults in a step"), lab.worker(jobs.PLANTED_STEP, lab.request(**ask)) as worker:
         shares = benchmark.pedantic(worker.call, args=("busy_shares",), rounds=1)

@@ -13,8 +13,11 @@ from fixtures.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
 from fixtures.catalog.models import STAND_IN, build_model
 from fixtures.catalog.optimizers import OPTIMIZERS
 from fixtures.catalog.schedules import SCHEDULES
+from fixtures.engines import compared, least_s
 from fixtures.measure import launch
-from fixtures.measure.profiling import covered
+from fixtures.measure.engine_step import least_bytes
+from fixtures.measure.limits import Limits
+from fixtures.measure.profiling import covered, summed
 from fixtures.measure.request import Request
 from fixtures.measure.study import Study
 
@@ -54,7 +57,8 @@ def test_every_optimizer_has_an_engine(name):
     for engine in ENGINES.values():
         why_not = engine.why_not(name)
         if why_not:
-            assert ENGINES[why_not.rpartition("--engine ")[2]].why_not(name) is None
+            other = why_not.rpartition("; ")[2].removesuffix(" can run it")
+            assert ENGINES[other].why_not(name) is None
 
 
 def test_channels_last_changes_layout_and_not_the_loss(step_on):
@@ -118,12 +122,12 @@ def test_busy_time_is_the_union(spans):
     assert covered(spans) == len(moments)
 
 
-def losses_on(engine, optimizer="sgd", *, schedule="cosine", exact=True):
-    """What ``Study.losses`` reads of the small network on that engine: 20 images in batches of 8."""
+def dice_data():
+    """Twenty images of dice."""
     dice = np.random.default_rng(0)
     images = dice.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
     labels = dice.integers(0, 10, 20, dtype=np.uint8)
-    data = Dataset(
+    return Dataset(
         name="tried",
         source="dice",
         train_images=images,
@@ -131,9 +135,13 @@ def losses_on(engine, optimizer="sgd", *, schedule="cosine", exact=True):
         test_images=images,
         test_labels=labels,
     )
+
+
+def losses_on(engine, optimizer="sgd", *, schedule="cosine", exact=True):
+    """What ``Study.losses`` reads of the small network on that engine: 20 images in batches of 8."""
     request = Request(model=STAND_IN, optimizer=optimizer, batch_size=8, engine=engine, device="cpu")
     try:
-        return Study(request, data, RATE, schedule, exact).losses()
+        return Study(request, dice_data(), RATE, schedule, exact).losses()
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -153,3 +161,98 @@ def test_losses_show_a_wrong_rate_and_fp32():
     right = losses_on("eager")["losses"]
     assert losses_on("eager", schedule="constant")["losses"] != pytest.approx(right, rel=AGREE)
     assert losses_on("eager", exact=False)["losses"] != pytest.approx(right, rel=AGREE)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "scheduled", "fused"),
+    [
+        ("graph", "adam", False, False),
+        ("graph", "adam", True, False),  # what is compared is what is timed
+        ("graph", "sgd", False, False),
+        ("graph", "sgd", True, True),  # foreach SGD cannot read a rate on the GPU under capture
+        ("fast", "adam", False, True),
+        ("eager", "sgd", True, False),
+    ],
+)
+def test_only_a_row_that_says_so_is_fused(name, rule, scheduled, fused):
+    """The optimizer is fused where the engine is, and for SGD under a schedule; nowhere else."""
+    request = Request(model=STAND_IN, optimizer=rule, batch_size=8, engine=name, device="cpu")
+    model = build_model(STAND_IN, num_classes=10, image_size=32)
+    built = launch.build_step(request, model, scheduled=scheduled).optimizer
+    assert bool(built.defaults["fused"]) is fused
+    assert isinstance(built.param_groups[0]["lr"], torch.Tensor) is (scheduled and name != "eager")
+
+
+def test_all_engines_have_the_same_rates_under_a_schedule():
+    """A rate that fp32 cannot hold is the same number for a plain optimizer as for a captured one."""
+    rates = []
+    for engine in ("eager", "graph"):
+        request = Request(model=STAND_IN, optimizer="sgd", batch_size=8, engine=engine, device="cpu")
+        model = build_model(STAND_IN, num_classes=10, image_size=32)
+        step = launch.build_step(request, model, learning_rate=0.1, scheduled=True)
+        rates.append(float(step.optimizer.param_groups[0]["lr"]))
+        launch.set_learning_rate(step.optimizer, 0.3)
+        rates.append(float(step.optimizer.param_groups[0]["lr"]))
+    assert rates[:2] == rates[2:]
+    assert rates[0] != 0.1
+
+
+def test_unknown_precision_is_refused(step_on):
+    """An engine whose precision is not known is refused, never run in another one."""
+    with pytest.raises(KeyError, match="fp16"):
+        step_on(precision="fp16")
+
+
+def test_profile_tells_kernels_from_transfers():
+    """Copies between host and GPU are not busy time; the union of serial kernels is their sum, to the bit."""
+    spans = [(0.1 * place, 0.1 * place + 0.07) for place in range(400)]
+    events = [("kernel", start, end) for start, end in spans]
+    figures = summed([*events, ("Memcpy HtoD (Pageable -> Device)", 50.0, 90.0)])
+    assert figures["gpu_busy_s"] == pytest.approx(figures["kernel_s"], rel=1e-12)
+    assert figures["kernel_s"] == pytest.approx(400 * 0.07e-6)
+    assert figures["transfer_s"] == pytest.approx(40e-6)
+    assert figures["kernels"] == 400
+
+
+def test_operations_are_those_of_the_shapes():
+    """Forward and backward of the small network: three products a convolution but the first, two of that."""
+    sizes = ((3, 16, 16), (16, 32, 8), (32, 64, 4), (64, 64, 2))  # channels in and out, height after stride 2
+    forward = [2 * inputs * outputs * 9 * side**2 for inputs, outputs, side in sizes] + [2 * 64 * 10]
+    expected = 3 * sum(forward) - forward[0]  # the images need no gradient
+    assert Limits().step_flops(STAND_IN, 10, 32) == expected
+
+
+def test_least_bytes_counts_every_pass():
+    """Weights move four times, gradients, state and activations twice, images once."""
+    assert least_bytes(weights=1000, state=0, kept=0, images=0) == 6000
+    assert least_bytes(weights=0, state=100, kept=10, images=1) == 221
+
+
+def test_least_seconds_are_the_slower_bound():
+    """The larger of the two times bounds the step; where operations are not counted, bytes alone do."""
+    rates = {"copy_bytes_per_s": 100.0, "matrix_flops_per_s": 1000.0}
+    assert least_s(200, rates | {"step_flops": 5000}) == 5.0
+    assert least_s(800, rates | {"step_flops": 5000}) == 8.0
+    assert least_s(800, rates | {"step_flops": None}) == 8.0
+
+
+@pytest.mark.parametrize(("name", "starts"), [("adam", {"step": 0.0}), ("nadam", {"mu_product": 1.0})])
+def test_captured_state_goes_back_to_its_start(name, starts):
+    """After a warm-up the state that a graph points to is what a fresh optimizer would have."""
+    study = Study(
+        Request(model=STAND_IN, optimizer=name, batch_size=8, device="cpu"), dice_data(), 0.01, "constant"
+    )
+    next(study._plain_epoch()())
+    study._reset_captured_optimizer()
+    for state in study.step.optimizer.state.values():
+        for key, value in state.items():
+            assert torch.all(value == starts.get(key, 0.0)), key
+
+
+def test_losses_are_compared_step_by_step():
+    """The largest difference of any step is what counts, as a share of the plain loop's loss, in fp64."""
+    found = compared({"losses": [2.0, 4.0]}, {"losses": [2.0, 3.0], "fits": True})
+    assert (found["loss_difference"], found["steps"], found["precision"]) == (0.25, 2, "fp64")
+    assert found["losses_eager"] == [2.0, 4.0]
+    with pytest.raises(ValueError, match="shorter"):
+        compared({"losses": [2.0, 4.0]}, {"losses": [2.0]})
