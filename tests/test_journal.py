@@ -34,7 +34,7 @@ ROWS = [row("a"), replace(row("b"), skipped="an answer without bytes: none left"
 def path(tmp_path):
     """A journal of three rows in a folder that does not exist before the first."""
     path = tmp_path / "storage" / "unfinished.jsonl"
-    journal = Journal(path, ABOUT, ["benchmarks/"])
+    journal = Journal(path, ABOUT)
     for one in ROWS:
         journal.add(one)
     return path
@@ -47,7 +47,7 @@ def test_what_is_written_is_read(path):
     """Rows come back as they were, under their tests' names, with what the run is about."""
     journal = load_journal(path)
     assert list(journal.kept.values()) == ROWS
-    assert (journal.about, journal.command) == (ABOUT, ["benchmarks/"])
+    assert journal.about == ABOUT
 
 
 @again
@@ -110,7 +110,7 @@ def test_foreign_file_is_no_journal(tmp_path, foreign):
 
 def test_older_journal_is_replaced_with_the_first_row_only(path):
     """A new run leaves an older journal alone until it has a row, and never removes what is not its own."""
-    fresh = Journal(path, ABOUT, [])
+    fresh = Journal(path, ABOUT)
     fresh.remove()
     assert len(load_journal(path).kept) == 3
     fresh.add(row("new"))

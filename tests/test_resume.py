@@ -2,15 +2,22 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fixtures.journal import KEPT, Journal, load_journal
+from fixtures import resume
+from fixtures.answers import OUTCOMES, Outcomes
+from fixtures.journal import KEPT, Journal, Kept, load_journal
+from fixtures.lab import Lab
+from fixtures.measure.request import Request
+from fixtures.probe import ROWS
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ("--model", "small-cnn", "--device", "cpu", "--batch-sizes", "8,64", "--benchmark-save=run1")
@@ -121,10 +128,50 @@ def test_another_run_is_not_gone_on_with(suite, tmp_path):
     path = tmp_path / ".benchmarks" / "unfinished.jsonl"
     path.parent.mkdir()
     about = {"stepcost": {"schema_version": 1}, "settings": {"model": "resnet18"}}
-    path.write_text(json.dumps({"stepcost_journal": 1, "about": about, "command": []}) + "\n")
+    path.write_text(json.dumps({"stepcost_journal": 1, "about": about}) + "\n")
     process = suite("--resume")
     said, _ = process.communicate()
     assert process.returncode == pytest.ExitCode.USAGE_ERROR
     assert "ERROR: --resume: the interrupted run had model resnet18, here it is small-cnn" in said
     assert "Traceback" not in said
     assert isinstance(load_journal(path), Journal)
+
+
+def test_another_selection_is_not_gone_on_with(suite, tmp_path):
+    """With other tests selected the rest of the interrupted run would be lost: one line says so."""
+    path = tmp_path / ".benchmarks" / "unfinished.jsonl"
+    first = suite()
+    kept_in(path, 1)
+    first.kill()
+    first.communicate()
+    process = suite("-k", "footprint", "--resume")
+    said, _ = process.communicate()
+    assert process.returncode == pytest.ExitCode.USAGE_ERROR
+    assert re.search(r"ERROR: --resume: the interrupted run had tests selected \d+ .*, here it is 1 ", said)
+    assert load_journal(path).kept
+
+
+def lab_that_measures_nothing():
+    """A lab that keeps readings, and fails if it is asked to measure."""
+    lab = Lab.__new__(Lab)
+    lab._readings = {}
+    lab.request = Request
+    lab.fresh_reading = lambda request: pytest.fail("a kept reading was measured again")
+    return lab
+
+
+def test_relations_take_readings_from_kept_rows(monkeypatch, tmp_path):
+    """After a resume a reading of a kept row is there, and why a kept test was skipped is in the record."""
+    names = {"model": "small-cnn", "optimizer": "sgd", "batch_size": 8}
+    extra = {"question": "3a", "source": "measured", "fits": False, "reason": "no room", **names}
+    row = {"name": "t", "fullname": "b.py::t", "extra_info": extra, "options": {}}
+    row["stats"] = {"data": [0.5], "iterations": 1}
+    journal = Journal(tmp_path / "unfinished.jsonl", {})
+    journal.add(Kept(row, "an answer without bytes"))
+    config = SimpleNamespace(stash={ROWS: [], OUTCOMES: Outcomes()})
+    monkeypatch.setattr(resume, "hand_to_pytest_benchmark", lambda config, row: None)
+    lab = lab_that_measures_nothing()
+    resume.take_over(SimpleNamespace(config=config, items=[]), lab, journal)
+    assert lab.reading(Request(**names)).reason == "no room"
+    assert config.stash[OUTCOMES].skipped == [{"test": "b.py::t", "reason": "an answer without bytes"}]
+    assert config.stash[ROWS][0]["reason"] == "no room"

@@ -62,7 +62,12 @@ def test_without_a_gpu_nothing_is_measured(
 ) -> None:
     """The measuring command refuses, and names the one that predicts; so it does for a wrong row."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for row, message in (("resnet18:sgd:4:32", "fixtures.predict"), ("resnet18", "is not MODEL")):
+    for row, message in (
+        ("resnet18:sgd:4:32", "fixtures.predict"),
+        ("resnet18", "is not MODEL"),
+        ("resnet18:sdg:4:32", "unknown optimizer 'sdg'; it takes sgd, "),
+        ("resnet18:sgd:0:32", "1 or more"),
+    ):
         with pytest.raises(SystemExit) as ended:
             measured.main([row])
         assert ended.value.code == 2
