@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from reports.rows import Row, configuration, of_question, source_of
+from reports.rows import PLAIN, Row, configuration, of_question, source_of
 from reports.tables import Table
 from reports.throttle import in_caption, throttled_note
 from reports.units import count, listed, ms, significant
 
 if TYPE_CHECKING:
     from reports.answers import Said
-
-PLAIN = "eager"
 
 
 def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
