@@ -22,8 +22,11 @@ ENOUGH_RUNS = 5
 ASSUMED_BUSY_NOISE = 0.007
 """Standard deviation of ``gpu_busy_s`` between processes that is assumed where runs are too few to tell."""
 ASSUMED_CAPTURED_NOISE = 0.007
-"""The same of the steps of captured engines, whose time is the GPU's: 0.53 % was seen of 15 of them on an
-H100, each in two processes minutes apart (``tests/compare/samples/h100-captured-steps.json``)."""
+"""The same of the times of captured steps, which are the GPU's: the step, its kernels, the GPU's busy time.
+
+It rests on ONE pair of runs on one card: 15 steps on an H100, each in two processes minutes apart, gave
+0.53 % (``tests/compare/samples/h100-captured-steps.json``). All 15 were slower in the second run, by 0.67 %
+in the mean, so most of it is a shift of the whole run, whose size one pair hardly tells."""
 UNKNOWN_DRIFT = 0.30
 """Share by which all steps of a run may differ from those of the next, where runs are too few to tell: as far
 apart as the farthest two runs of one build on one host that are at hand (docs/compare.md)."""
