@@ -32,15 +32,15 @@ def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     some = list(asked.values())
     table = Table(
         caption=f"Steps by engine: {configuration(some[0], 'batch_size', 'engine', 'precision')}; "
-        f"{source_of(some)}; kernels and least in ms too (milliseconds). Kernels: the sum of their times. "
+        f"{source_of(some)}; ms = milliseconds, of kernels and least too. Kernels: the sum of their times. "
         "Least: the step's bytes or operations at the card's measured rates, whichever takes longer. "
-        "/ kernels, / least: the step divided by that"
+        "'/ kernels' and '/ least': the step divided by that"
         + in_caption(throttled_note(some, lambda row: f"batch {count(row['batch_size'])}, {row['engine']}")),
         columns=(
             "batch",
             "engine",
             "step ms",
-            "images/s",
+            "images /s",
             "x eager",
             "kernels",
             "/ kernels",
