@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from reports.fields import LEDGER_PARTS
@@ -77,6 +77,10 @@ def duration(value_s: float) -> str:
 
 def _name(row: Row) -> str:
     return row.get("name") or row.get("fullname") or "unnamed"
+
+
+def _each(shown: Callable[[float], str]) -> Callable[[Mapping[str, float]], str]:
+    return lambda values: ", ".join(f"{name} {shown(value)}" for name, value in values.items())
 
 
 def _fits(row: Row) -> str:
@@ -159,11 +163,20 @@ _INSTRUMENT: tuple[Column, ...] = (
     _field("source", str),
     *(
         _field(name, duration, name.removesuffix("_s").replace("_", " "))
-        for name in ("round_trip_s", "bare_step_s", "piped_step_s", "warm_start_s", "fresh_start_s")
+        for name in (
+            "round_trip_s",
+            "bare_step_s",
+            "piped_step_s",
+            "border_s",
+            "warm_start_s",
+            "fresh_start_s",
+        )
     ),
     _field("border_share", percent),
     _field("spread_share", percent),
     _field("start_ratio", significant),
+    _field("start_parts_s", _each(duration), "start parts"),
+    _field("busy_shares", _each(percent), "GPU busy with faults"),
 )
 _TIMES: tuple[Column, ...] = (
     ("row", _name),

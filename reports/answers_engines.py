@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from reports.rows import Row, configuration, of_question, source_of
+from reports.rows import PLAIN, Row, configuration, of_question, source_of
 from reports.tables import Table
 from reports.throttle import in_caption, throttled_note
 from reports.units import count, listed, ms, significant
@@ -13,54 +13,65 @@ from reports.units import count, listed, ms, significant
 if TYPE_CHECKING:
     from reports.answers import Said
 
-PLAIN = "eager"
-
 
 def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """4: the fastest engine at each batch size against the plain loop, with both limits beside."""
-    steps = engine_steps(rows)
-    if not steps:
+    asked = _asked(rows)
+    if not asked:
         return "Not asked in this run (--engines all compares them).", "skipped", None
-    batches = sorted({batch for batch, _ in steps})
+    steps = engine_steps(rows)
     parts = []
-    for batch in batches:
+    for batch in sorted({batch for batch, _ in steps}):
         here = {engine: row for (size, engine), row in steps.items() if size == batch}
         best = min(here, key=lambda engine: step_s(here[engine]))
         parts.append(f"batch {count(batch)} {best} ({ms(step_s(here[best]))}{_gain(here, best)})")
-    text = f"The fastest step: {', '.join(parts)}. {_losses(rows)}".rstrip()
-    some = list(steps.values())
+    fastest = f"The fastest step: {', '.join(parts)}." if parts else ""
+    failed = [f"batch {count(batch)} {engine}" for batch, engine in asked if (batch, engine) not in steps]
+    too_large = f"Out of memory: {', '.join(failed)}." if failed else ""
+    text = " ".join(said for said in (fastest, too_large, _losses(rows)) if said)
+    some = list(asked.values())
     table = Table(
         caption=f"Steps by engine: {configuration(some[0], 'batch_size', 'engine', 'precision')}; "
-        f"{source_of(some)}; ms = milliseconds. Kernels: the sum of their times. Least: the step's bytes "
-        "or operations at the card's measured rates, whichever takes longer. Over: the step by that"
+        f"{source_of(some)}; ms = milliseconds, of kernels and least too. Kernels: the sum of their times. "
+        "Least: the step's bytes or operations at the card's measured rates, whichever takes longer. "
+        "'/ kernels' and '/ least': the step divided by that"
         + in_caption(throttled_note(some, lambda row: f"batch {count(row['batch_size'])}, {row['engine']}")),
         columns=(
             "batch",
             "engine",
             "step ms",
-            "images/s",
+            "images /s",
             "x eager",
-            "kernels ms",
-            "over",
-            "least ms",
-            "over",
+            "kernels",
+            "/ kernels",
+            "least",
+            "/ least",
         ),
-        rows=tuple(_line(steps, batch, engine) for batch, engine in steps),
+        rows=tuple(_line(steps, batch, engine) for batch, engine in asked),
+        label_columns=2,
     )
     return text, source_of(some), table
 
 
 def engine_steps(rows: list[Row]) -> dict[tuple[int, str], Row]:
     """Timed steps by batch size and engine: batch sizes ascending, engines as they were asked for."""
-    found = {
-        (row["batch_size"], row["engine"]): row
-        for row in of_question(rows, "4")
-        if row.get("timed") == "engine step"
-        and row.get("batch_size")
-        and row.get("engine")
-        and (row.get("stats") or {}).get("median")
-    }
+    return {key: row for key, row in _asked(rows).items() if _is_timed(row)}
+
+
+def _asked(rows: list[Row]) -> dict[tuple[int, str], Row]:
+    """Steps that were timed or ran out of memory, in that order; of one asked twice a timed one."""
+    found: dict[tuple[int, str], Row] = {}
+    for row in of_question(rows, "4"):
+        if not row.get("batch_size") or not row.get("engine"):
+            continue
+        key = (row["batch_size"], row["engine"])
+        if _is_timed(row) or (row.get("fits") is False and key not in found):
+            found[key] = row
     return dict(sorted(found.items(), key=lambda one: one[0][0]))
+
+
+def _is_timed(row: Row) -> bool:
+    return row.get("timed") == "engine step" and bool((row.get("stats") or {}).get("median"))
 
 
 def step_s(row: Row) -> float:
@@ -75,6 +86,8 @@ def _gain(here: Mapping[str, Row], best: str) -> str:
 
 
 def _line(steps: Mapping[tuple[int, str], Row], batch: int, engine: str) -> tuple[str, ...]:
+    if (batch, engine) not in steps:
+        return (count(batch), engine, "out of memory", *["?"] * 6)
     row = steps[batch, engine]
     seconds = step_s(row)
     plain = steps.get((batch, PLAIN))

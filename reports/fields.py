@@ -65,6 +65,12 @@ def text(value: Any) -> str:
     return printable.encode("utf-8", "replace").decode("utf-8").strip()
 
 
+def schedule(value: Any) -> str | None:
+    """How the learning rate changes; ``None`` for constant, which files from before the field do not say."""
+    name = text(value)
+    return None if name == "constant" else name
+
+
 def record(kinds: Mapping[str, Kind], needed: tuple[str, ...] = ()) -> Kind:
     """An object with those fields; bad ones are ``None``, an object without the ``needed`` ones is bad."""
 
@@ -163,7 +169,7 @@ TRIAL = record(
 
 _TEXTS = (
     "name fullname question source timed model dataset optimizer precision engine gpu peak_moment "
-    "process_bytes_from reason card learning_rate_rule stand_in_for schedule"
+    "process_bytes_from reason card learning_rate_rule stand_in_for"
 )
 _POSITIVES = "batch_size image_size num_classes steps_per_epoch train_images test_images parameters"
 _INTEGERS = (
@@ -177,7 +183,7 @@ _INTEGERS = (
 _NUMBERS = (
     "seconds gpu_busy_s gpu_busy_share train_s wall_s learning_rate round_trip_s bare_step_s "
     "piped_step_s border_share warm_start_s fresh_start_s start_ratio spread_share transfer_s "
-    "prepare_s kernel_s kernels least_s step_flops copy_bytes_per_s "
+    "prepare_s border_s kernel_s kernels least_s step_flops copy_bytes_per_s "
     "matrix_flops_per_s loss_difference"
 )
 
@@ -186,6 +192,7 @@ ROW: dict[str, Kind] = {
     **dict.fromkeys(_POSITIVES.split(), positive),
     **dict.fromkeys(_INTEGERS.split(), integer),
     **dict.fromkeys(_NUMBERS.split(), number),
+    "schedule": schedule,
     "chance_accuracy": fraction,
     "fits": boolean,
     "clocks": CLOCKS,

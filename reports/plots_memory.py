@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from reports.drawing import Plot, batch_axis, finish, label_at, new_figure, plain_numbers, short, style
 from reports.load import Run
 from reports.palette import BLACK, INK, LIMIT, MEMORY_LINES, STACK
 from reports.rows import Row, configuration, groups, having, of_question, optimizer_label, source_of
-from reports.units import MB, count
+from reports.units import MB, count, listed
 
 NAMES = {
     "tensor_bytes": "tensors",
@@ -18,8 +19,12 @@ NAMES = {
 }
 
 
-def caption(run: Run, rows: list[Row], *said: str) -> str:
-    """Unit, source, configuration and machine: what a reader needs who sees only the plot."""
+def caption(run: Run, rows: list[Row], *said: str, others: Sequence[Run] = ()) -> str:
+    """Unit, source, configuration and machine: what a reader needs who sees only the plot.
+
+    ``others`` are runs on the same GPU that are drawn too.
+    """
+    runs = [run, *others]
     where = run.gpu if run.machine.get("gpu") else "no GPU"
     cpu = (run.machine.get("cpu") or {}).get("brand_raw")
     if not run.machine.get("gpu") and cpu:
@@ -28,8 +33,8 @@ def caption(run: Run, rows: list[Row], *said: str) -> str:
         *said,
         source_of(rows).capitalize(),
         where,
-        f"torch {run.torch}",
-        f"{run.label}, {run.date or 'no date'}",
+        f"torch {listed(list(dict.fromkeys(one.torch for one in runs)))}",
+        "; ".join(f"{one.label}, {one.date or 'no date'}" for one in runs),
     ]
     return ". ".join(part for part in parts if part) + "."
 

@@ -19,9 +19,13 @@ CONFIGURATION = (
     "engine",
     "stand_in_for",
     "learning_rate_rule",
+    "schedule",
     "card",
 )
 """What must be equal before two rows may share a plot line or a sentence."""
+
+PLAIN = "eager"
+"""The engine whose kernels the processor launches one by one, and whose time is therefore the processor's."""
 
 OPTIMIZER_LABELS = {
     "sgd": "SGD",
@@ -59,7 +63,7 @@ def groups(rows: Iterable[Row], varying: str) -> list[list[Row]]:
 
     def rank(group: list[Row]) -> tuple[Any, ...]:
         first = group[0]
-        plain = (first.get("precision") in (None, "fp32")) + (first.get("engine") in (None, "eager"))
+        plain = (first.get("precision") in (None, "fp32")) + (first.get("engine") in (None, PLAIN))
         return (-len({row[varying] for row in group}), first.get("source") != "measured", -plain, -len(group))
 
     ordered = sorted(found.values(), key=rank)
@@ -85,6 +89,7 @@ def configuration(row: Row, *without: str) -> str:
     if row.get("image_size"):
         parts.append(f"{row['image_size']}x{row['image_size']} images")
     parts += [row.get(name) for name in ("precision", "engine") if name not in without]
+    parts.append(f"{row['schedule']} schedule" if row.get("schedule") else None)
     text = ", ".join(part for part in parts if part)
     if row.get("card"):
         text += f", for the card {row['card']}"

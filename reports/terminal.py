@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 
 UNCUT_COLUMNS = 160
+NARROW_LABEL = 12
+"""Letters that a label keeps in one line however narrow the terminal is."""
+LONGEST_FIGURE = 15
+"""Letters of a cell with a figure (or ``out of memory``); longer ones are text, which needs its width."""
+GAP = 2
+"""Blanks between two columns."""
 _BLANKS_AT_THE_END = re.compile(r"(?: |\x1b\[[\d;]*m)+$", re.MULTILINE)
 """Blanks with codes of colours among them, which stay. Rich fills every line of a table to its width."""
 
@@ -36,7 +42,7 @@ def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
         shown += [heading, Padding(Text(answer.text), (0, 0, 0, 4))]
         if answer.table is not None:
             shown.append(Padding(Text(answer.table.caption, style="italic"), (1, 0, 0, 4)))
-            shown.append(Padding(_rich_table(answer.table), (0, 0, 0, 4)))
+            shown.append(Padding(_rich_table(answer.table, console.width - 4), (0, 0, 0, 4)))
     _print(console, *shown)
 
 
@@ -47,7 +53,7 @@ def print_table(table: Table, file: TextIO) -> None:
 
     # Where nobody looks at a screen of some width, a wide table is not cut.
     console = Console(file=file, highlight=False, width=None if file.isatty() else UNCUT_COLUMNS)
-    _print(console, Text(table.caption, style="italic"), _rich_table(table))
+    _print(console, Text(table.caption, style="italic"), _rich_table(table, console.width))
 
 
 def _print(console: Console, *shown: RenderableType) -> None:
@@ -58,18 +64,27 @@ def _print(console: Console, *shown: RenderableType) -> None:
     console.file.write(_BLANKS_AT_THE_END.sub(lambda end: end[0].replace(" ", ""), captured.get()))
 
 
-def _rich_table(table: Table) -> RichTable:
+def _rich_table(table: Table, columns_free: int) -> RichTable:
+    """The table; where it is wider than ``columns_free``, headings over figures are folded at their words."""
     from rich import box  # noqa: PLC0415 (as above)
     from rich.table import Table as NewTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    columns = [(column, *(row[place] for row in table.rows)) for place, column in enumerate(table.columns)]
+    widths = [max(map(len, cells)) for cells in columns]
+    is_too_wide = sum(widths) + GAP * len(widths) > columns_free
     drawn = NewTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, column in enumerate(table.columns):
-        words = [word for cell in (column, *(row[place] for row in table.rows)) for word in cell.split()]
+    for place, cells in enumerate(columns):
+        is_label = place < table.label_columns
+        # A figure is never cut in two; a long name is, before a column is lost.
+        longest = max((len(word) for cell in cells for word in cell.split()), default=0)
+        least = min(NARROW_LABEL if is_label else 30, longest)
+        folds = is_too_wide and not is_label and widths[place] <= LONGEST_FIGURE
         drawn.add_column(
-            Text(column),
-            justify="left" if place < table.label_columns else "right",
-            min_width=min(30, max(map(len, words), default=0)),  # a figure is never cut in two
+            Text(cells[0]),
+            justify="left" if is_label else "right",
+            min_width=least,
+            max_width=least if folds else None,
             overflow="fold",
         )
     for row in table.rows:

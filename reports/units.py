@@ -33,9 +33,9 @@ def significant(value: float, digits: int = 3) -> str:
     """At least ``digits`` significant digits, no exponent: ``0.0123``, ``62.7``, ``12,500``."""
     if value == 0:
         return "0"
-    whole = len(f"{abs(value):.0f}") if abs(value) >= 1 else 0
-    if whole:
-        return f"{value:,.{max(0, digits - whole)}f}"
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 is 10.0
+    if exponent >= 0:
+        return f"{value:,.{max(0, digits - 1 - exponent)}f}"
     return f"{value:.{digits}g}" if abs(value) >= 1e-4 else f"{value:.1e}"
 
 

@@ -342,3 +342,28 @@ def test_side_by_side_shows_every_kind_of_result(
     output = " ".join(capsys.readouterr().out.split())
     for said in ("step, ms 50.2 75.3", "largest batch 1,000 900", "test accuracy 50.0 % 25.0 %", "no row"):
         assert said in output
+
+
+def test_another_schedule_is_never_matched(compare: Compare) -> None:
+    """A constant rate is what files without the field had; a cosine one is another row, and named."""
+    base = changed(BASE, 3, question="3b", timed="training run", seed=0, train_s=3.0)
+    assert compare(changed(base, 3, schedule="constant"), base=base)[0] == 0
+    code, output, _ = compare(changed(base, 3, schedule="cosine"), base=base)
+    assert code == 1
+    assert "1 gone, 1 new" in output
+    assert "schedule None -> cosine" in output
+    assert "cosine schedule" in output
+
+
+@pytest.mark.parametrize("field", ["kernel_s", "gpu_busy_s"])
+def test_more_gpu_work_of_a_captured_step_is_shown_from_one_run_a_side(compare: Compare, field: str) -> None:
+    """20 % more is beyond the noise assumed of the GPU's times, however far a host drifts; 1 % is not."""
+    for factor, seen in ((1.2, True), (1.01, False)):
+        new = ENGINES
+        for place in range(4, 7):
+            value_s = ENGINES["benchmarks"][place]["extra_info"][field]
+            new = changed(new, place, **{field: factor * value_s})
+        code, output, _ = compare(new, base=ENGINES)
+        assert code == 0
+        shown = output.partition("Times that are not gated")[2].partition("All timed steps")[0]
+        assert (field in shown) is seen

@@ -213,3 +213,34 @@ def test_any_name_is_a_run_or_one_line(name: str, tmp_path: Path) -> None:
         find.find_run(name, tmp_path)
     except LoadError as error:
         _one_line(error)
+
+
+def test_a_constant_schedule_is_as_one_not_stored(tmp_path: Path) -> None:
+    """Files from before the field and files with a constant rate load alike; another schedule is kept."""
+    loaded = {}
+    for stored in (None, "constant", "cosine"):
+        saved = synthetic_run()
+        for row in saved["benchmarks"]:
+            row["extra_info"] |= {"schedule": stored} if stored else {}
+        loaded[stored] = [row.get("schedule") for row in load(save(saved, tmp_path)).rows]
+    assert set(loaded[None]) == set(loaded["constant"]) == {None}
+    assert set(loaded["cosine"]) == {"cosine"}
+
+
+def test_every_instrument_time_is_read(tmp_path: Path) -> None:
+    """What the instrument rows store of their border, start and planted faults is loaded and shown."""
+    saved = synthetic_run()
+    stored = {
+        "question": "instrument",
+        "border_s": 0.00125,
+        "start_parts_s": {"model": 1.5, "first step": 0.25},
+        "busy_shares": {"no fault": 0.905, "copy": 0.5},
+    }
+    saved["benchmarks"].append({"name": "test_instrument", "extra_info": stored})
+    run = load(save(saved, tmp_path))
+    assert {name: run.rows[-1][name] for name in stored} == stored
+    table = next(one for one in tables_of_all_rows(run) if one.caption.startswith("The instrument"))
+    cells = table.rows[-1]
+    assert cells[table.columns.index("border")] == "1.25 ms"
+    assert cells[table.columns.index("start parts")] == "model 1.50 s, first step 250 ms"
+    assert cells[table.columns.index("GPU busy with faults")] == "no fault 90.5 %, copy 50.0 %"
