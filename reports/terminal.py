@@ -80,11 +80,12 @@ def _rich_table(table: Table, columns_free: int) -> RichTable:
         longest = max((len(word) for cell in cells for word in cell.split()), default=0)
         least = min(NARROW_LABEL if is_label else 30, longest)
         folds = is_too_wide and not is_label and widths[place] <= LONGEST_FIGURE
+        unfolded = max([*map(len, cells[0].split()), *map(len, cells[1:])], default=0)
         drawn.add_column(
             Text(cells[0]),
             justify="left" if is_label else "right",
             min_width=least,
-            max_width=least if folds else None,
+            max_width=unfolded if folds else None,
             overflow="fold",
         )
     for row in table.rows:
