@@ -77,10 +77,11 @@ def _rich_table(table: Table, columns_free: int) -> RichTable:
     for place, cells in enumerate(columns):
         is_label = place < table.label_columns
         # A figure is never cut in two; a long name is, before a column is lost.
-        longest = max((len(word) for cell in cells for word in cell.split()), default=0)
+        longest = max(map(_longest_word, cells))
         least = min(NARROW_LABEL if is_label else 30, longest)
         folds = is_too_wide and not is_label and widths[place] <= LONGEST_FIGURE
-        unfolded = max([*map(len, cells[0].split()), *map(len, cells[1:])], default=0)
+        # A figure stays with its unit; words (a heading, ``out of memory``) may stand one below the other.
+        unfolded = max(len(cell) if cell[:1].isdigit() else _longest_word(cell) for cell in cells)
         drawn.add_column(
             Text(cells[0]),
             justify="left" if is_label else "right",
@@ -91,3 +92,7 @@ def _rich_table(table: Table, columns_free: int) -> RichTable:
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn
+
+
+def _longest_word(cell: str) -> int:
+    return max(map(len, cell.split()), default=0)
