@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> int:
         print(f"name what to plant: {', '.join(PLANTS)}", file=sys.stderr)
         return 2
     jobs.CONFIGURATION = PLANTS[arguments[0]]
+    if arguments[0] == "slow":
+        jobs.ENGINE_STEP = f"{PLANTS['slow']}Engine"
     rest = arguments[2:] if arguments[1:2] == ["--"] else arguments[1:]
     return int(pytest.main(rest, plugins=[_Note(arguments[0])]))
 

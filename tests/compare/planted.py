@@ -1,4 +1,4 @@
-"""Training steps with a planted regression, held by a child in place of the plain configuration."""
+"""Training steps with a planted regression, held by a child in place of the plain ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import torch
 
 from fixtures.measure.configuration import Configuration
+from fixtures.measure.engine_step import EngineStep
 
 SLOWER = 0.05
 LARGER = 0.001
@@ -21,6 +22,10 @@ class Slow(Configuration):
         until = start + (1 + SLOWER) * (time.perf_counter() - start)
         while time.perf_counter() < until:
             pass
+
+
+class SlowEngine(Slow, EngineStep):
+    """The same of the step that an engine runs."""
 
 
 class Fat(Configuration):

@@ -55,16 +55,17 @@ def test_fat_keeps_a_thousandth_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> 
     assert fat.kept is kept
 
 
-@pytest.mark.parametrize("name", plant.PLANTS)
-def test_every_plant_can_be_held_by_a_child(name: str) -> None:
+@pytest.mark.parametrize("job", [*plant.PLANTS.values(), f"{plant.PLANTS['slow']}Engine"])
+def test_every_plant_can_be_held_by_a_child(job: str) -> None:
     """A child starts with it and takes a step."""
-    with Worker(plant.PLANTS[name], SMALL) as worker:
+    with Worker(job, SMALL) as worker:
         assert worker.call("timed_steps", 1)[0] > 0
 
 
 def test_planting_changes_the_job_and_leaves_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suite's children hold the planted step, and what is saved says so."""
     monkeypatch.setattr(jobs, "CONFIGURATION", jobs.CONFIGURATION)
+    monkeypatch.setattr(jobs, "ENGINE_STEP", jobs.ENGINE_STEP)
     seen: dict[str, Any] = {}
 
     def run(arguments: list[str], plugins: list[Any]) -> int:
@@ -79,6 +80,9 @@ def test_planting_changes_the_job_and_leaves_a_note(monkeypatch: pytest.MonkeyPa
     assert seen["arguments"] == ["benchmarks/", "-q"]
     assert seen["job"] == "tests.compare.planted:Fat"
     assert seen["saved"]["stepcost"]["notes"] == ["one", "planted: tests.compare.planted:Fat"]
+    assert jobs.ENGINE_STEP == "fixtures.measure.engine_step:EngineStep"
+    assert plant.main(["slow"]) == 0
+    assert jobs.ENGINE_STEP == "tests.compare.planted:SlowEngine"
 
 
 def test_shares_are_counted_over_saved_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
