@@ -25,7 +25,9 @@ def suite(pytester, monkeypatch):
 
 
 def test_whole_run_without_a_gpu(suite, pytester):
-    """The main command measures what it can, skips the rest with reasons, saves and answers."""
+    """The main command measures what it can, skips the rest with reasons, saves and answers; no torch."""
+    no_torch = "import sys\ndef test_of_the_process():\n    assert 'torch' not in sys.modules\n"
+    (pytester.path / "benchmarks" / "test_z.py").write_text(no_torch)
     result = suite(*SMALL, "--benchmark-save=run1", "-rs", "--report")
     outcomes = result.parseoutcomes()
     assert result.ret == 0
