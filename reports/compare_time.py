@@ -24,9 +24,10 @@ ASSUMED_BUSY_NOISE = 0.007
 ASSUMED_CAPTURED_NOISE = 0.007
 """The same of the times of captured steps, which are the GPU's: the step, its kernels, the GPU's busy time.
 
-It rests on ONE pair of runs on one card: 15 steps on an H100, each in two processes minutes apart, gave
+It rests on one pair of runs on one card: 15 steps on an H100, each in two processes minutes apart, gave
 0.53 % (``tests/compare/samples/h100-captured-steps.json``). All 15 were slower in the second run, by 0.67 %
-in the mean, so most of it is a shift of the whole run, whose size one pair hardly tells."""
+in the mean, so most of it is a shift of the whole run, whose size one pair hardly tells. Nine runs in a row
+on another H100 host gave 0.33 % for one step (``tests/compare/samples/h100-planted``)."""
 UNKNOWN_DRIFT = 0.30
 """Share by which all steps of a run may differ from those of the next, where runs are too few to tell: as far
 apart as the farthest two runs of one build on one host that are at hand (docs/compare.md)."""

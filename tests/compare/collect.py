@@ -1,4 +1,4 @@
-"""Save runs of one build with and without plants: ``python -m tests.compare.collect FOLDER SECONDS FLAG ...``.
+"""Save runs of one build, plants among them: ``python -m tests.compare.collect FOLDER SECONDS FLAG ...``.
 
 FLAGs say what each run measures, as for pytest (``-k step_on --engines fast``). Runs follow each other for
 SECONDS in the order of `ORDER`, so that a drift of the host meets all kinds alike, and are saved in FOLDER as
