@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CLOSE_SHARE = 0.05
 """With one run each, two times nearer than this are not told apart."""
+SMALL_SHARE = 0.5
+"""A last batch below this share of a full one is pointed out: docs/method.md says what it did."""
 
 
 def most_accurate(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
@@ -41,7 +43,7 @@ def most_accurate(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         )
     else:
         text = f"A tie. Highest is {top}, but {_why_tied(verdict, finals)}."
-    text += _chance(group)
+    text += _chance(group) + _small_last_batches(group)
     table = Table(
         caption=f"Test accuracy {after}: {configuration(group[0], 'batch_size')}; {source_of(group)}; "
         "percent of the test images",
@@ -82,6 +84,24 @@ def _why_tied(verdict: Any, finals: Mapping[int, list[float]]) -> str:
 def _chance(group: list[Row]) -> str:
     chance = next((row["chance_accuracy"] for row in group if row.get("chance_accuracy") is not None), None)
     return "" if chance is None else f" Always guessing the most frequent class scores {percent(chance)}."
+
+
+def _small_last_batches(group: list[Row]) -> str:
+    """Where an epoch ends with a much smaller batch, after which accuracy is taken."""
+    small = {}
+    for row in group:
+        steps, images, batch = row.get("steps_per_epoch"), row.get("train_images"), row["batch_size"]
+        if steps and images and steps > 1:
+            last = min(batch, images - (steps - 1) * batch)
+            if last < SMALL_SHARE * batch:
+                small[batch] = last
+    if not small:
+        return ""
+    which = listed([f"{count(last)} images at batch {count(batch)}" for batch, last in sorted(small.items())])
+    return (
+        f" The last step of an epoch is on {which}, at the rate of a full batch, and accuracy is taken right "
+        "after it: it can be far below what it was before (--drop-last leaves such batches out)."
+    )
 
 
 def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:

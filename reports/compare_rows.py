@@ -13,7 +13,7 @@ Key = tuple[Any, ...]
 RowsByKey = dict[Key, list[Row]]
 """The same row in each run of one side that has it."""
 
-IDENTITY = ("question", "timed", *CONFIGURATION, "seed", "train_images")
+IDENTITY = ("question", "timed", *CONFIGURATION, "seed", "train_images", "steps_per_epoch")
 """Rows are compared only where every one of these is equal; a field that neither row stores is equal."""
 
 OUT_OF_MEMORY_TIMED = "attempt that ran out of memory"

@@ -92,6 +92,17 @@ def test_no_batch_of_one_is_left_over(images, batch):
     assert used == images or images % batch == 1
 
 
+@given(images=st.integers(1, 500), batch=st.integers(1, 600))
+def test_only_full_batches_are_left_where_that_is_asked(images, batch):
+    """With ``drop_last`` less than a batch is left out, and what remains is full batches or the only one."""
+    used = images_per_epoch(images, batch, drop_last=True)
+    if images > batch:
+        assert used % batch == 0
+        assert images - used < batch
+    else:  # a single image is no batch
+        assert used == (images if images > 1 or batch == 1 else 0)
+
+
 def test_missing_file_and_unknown_name(tmp_path):
     """A path that does not exist and a name nobody knows are refused with what would be right."""
     with pytest.raises(ValueError, match="no such file"):

@@ -22,6 +22,7 @@ DEFAULTS = {
     "--engines": "",
     "--schedule": "constant",
     "--no-scale-lr": False,
+    "--drop-last": False,
     "--time-limit": "600",
 }
 

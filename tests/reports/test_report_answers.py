@@ -123,6 +123,17 @@ def test_out_of_memory_is_an_answer() -> None:
     assert answer.table.rows[-1][1:6] == ("out of memory",) * 5
 
 
+def test_a_small_last_batch_is_pointed_out() -> None:
+    """3b names batch sizes whose epoch ends with far fewer images, and none where those are left out."""
+    run = synthetic_run()
+    assert "The last step of an epoch is on 8 images at batch 64, at the" in _by_question(run)["3b"].text
+    for row in run["benchmarks"]:
+        info = row["extra_info"]
+        if info["question"] == "3b":
+            info["steps_per_epoch"] = info["train_images"] // info["batch_size"]
+    assert "last step" not in _by_question(run)["3b"].text
+
+
 def test_one_seed_never_names_a_winner() -> None:
     """With one seed a batch size may be highest, but is not called the most accurate."""
     assert "A tie" in _by_question(synthetic_run(seeds=1))["3b"].text
