@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from fixtures.measure import jobs
 from fixtures.measure.configuration import Configuration
 from fixtures.measure.process import Worker
 from fixtures.measure.request import Request
-from tests.compare import plant, saved_figures
+from reports.load import load
+from tests.compare import collect, plant, saved_figures
 from tests.compare.planted import Fat, Slow
 from tests.compare.saved import changed, plain_run, save, slower
 
@@ -108,3 +111,48 @@ def test_no_folder_of_runs_is_one_line(arguments: list[str], capsys: pytest.Capt
     """Without runs to compare it says so in one line."""
     assert saved_figures.main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_runs_are_collected_in_turn(tmp_path: Path) -> None:
+    """Runs of the build and planted ones follow each other until the time is up, saved by kind."""
+    flags = ["-k", "step_with and adam", "--device", "cpu", "--model", "small-cnn"]
+    # The first run is not counted as what a run takes: it starts the fork server.
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.compare.collect", str(tmp_path), "12", *flags],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    expected = ["self1", "slow1", "self2", "fat1", "self3", "slow2", "self4", "busy1", "self5"]
+    assert len(said) >= 2
+    assert said[:9] == expected[: len(said)]
+    assert len(list(tmp_path.rglob("*.json"))) == len(said)
+    noted = {
+        path.stem: any("planted" in note for note in load(path).notes) for path in tmp_path.rglob("*.json")
+    }
+    assert noted == {name: "self" not in name for name in noted}
+
+
+def test_collecting_needs_a_folder_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without them one line says what is missing, with exit code 2."""
+    assert collect.main(["figures", "soon"]) == 2
+    assert "name a folder, the seconds" in capsys.readouterr().err
+
+
+def test_a_plant_is_taken_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a planted run goes on its jobs are in place, and after it the plain ones are back."""
+    before, during = (jobs.CONFIGURATION, jobs.ENGINE_STEP), []
+
+    def run(*_: Any, **__: Any) -> int:
+        during.append((jobs.CONFIGURATION, jobs.ENGINE_STEP))
+        print("1 passed")
+        return 0
+
+    monkeypatch.setattr(pytest, "main", run)
+    assert collect.one_run("slow", []) == (0, "1 passed")
+    assert during == [("tests.compare.planted:Slow", "tests.compare.planted:SlowEngine")]
+    assert (jobs.CONFIGURATION, jobs.ENGINE_STEP) == before
