@@ -145,7 +145,7 @@ def test_collecting_needs_a_folder_and_seconds(capsys: pytest.CaptureFixture[str
 
 def test_a_plant_is_taken_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a planted run goes on its jobs are in place, and after it the plain ones are back."""
-    before, during = (jobs.CONFIGURATION, jobs.ENGINE_STEP), []
+    plain, during = (jobs.CONFIGURATION, jobs.ENGINE_STEP), []
 
     def run(*_: Any, **__: Any) -> int:
         during.append((jobs.CONFIGURATION, jobs.ENGINE_STEP))
@@ -155,4 +155,5 @@ def test_a_plant_is_taken_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pytest, "main", run)
     assert collect.one_run("slow", []) == (0, "1 passed")
     assert during == [("tests.compare.planted:Slow", "tests.compare.planted:SlowEngine")]
-    assert (jobs.CONFIGURATION, jobs.ENGINE_STEP) == before
+    now = (jobs.CONFIGURATION, jobs.ENGINE_STEP)
+    assert now == plain
