@@ -26,6 +26,7 @@ PLANTS: tuple[tuple[str, dict[str, float], int], ...] = (
     ("step 5 % slower", {"slower": 1.05}, 200),
     ("step 20 % slower", {"slower": 1.2}, 200),
     ("GPU work 5 % more", {"busy_slower": 1.05}, 200),
+    ("step 50 % slower", {"slower": 1.5}, 200),
 )
 """What is planted, and how many comparisons of whole runs are made."""
 
