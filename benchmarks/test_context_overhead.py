@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from fixtures.measure import jobs
-from fixtures.measure.process import Worker
+from stepcost import jobs
+from stepcost.measure.process import Worker
 
 DRIVER_SHARE = 0.02
 """NVML and torch may differ by what the driver reserves, and that is below this share of the card."""

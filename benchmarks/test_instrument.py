@@ -5,7 +5,7 @@ from time import perf_counter
 
 import pytest
 
-from fixtures.measure import jobs
+from stepcost import jobs
 
 STEPS = 20
 PROCESSES = 5

@@ -1,7 +1,7 @@
 """Question 1a: how many parameters does the model have, and how large is it?"""
 
-from fixtures.measure import jobs
-from fixtures.measure.process import Worker
+from stepcost import jobs
+from stepcost.measure.process import Worker
 
 
 def test_parameters_and_size(benchmark, row, model, dataset, settings):

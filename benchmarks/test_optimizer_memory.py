@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from fixtures.catalog.optimizers import OPTIMIZERS
+from stepcost.catalog.optimizers import OPTIMIZERS
 
 
 def test_step_with_each_optimizer(step_of, optimizer, settings):

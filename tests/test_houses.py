@@ -8,15 +8,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "src" / "stepcost"
+ABOVE = ("session", "cli")
+"""Modules at the top of the library that use its rooms; the others are the ground on which the rooms stand."""
+MAY_IMPORT = {
+    "catalog": {"catalog"},
+    "ground": {"ground", "catalog"},
+    "allocator": {"allocator", "ground", "catalog"},
+    "measure": {"measure", "allocator", "ground", "catalog"},
+    "predict": {"predict", "allocator", "ground", "catalog"},
+    "report": {"report", "ground", "catalog"},
+    "session": {"measure", "ground", "catalog"},
+    "cli": {"measure", "predict", "report", "ground", "catalog"},
+}
 
 
-def imported_by(path):
-    """Top-level packages and full names that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported_by(path, tree=None):
+    """Full names of what a file imports, anywhere in it: of ``from package import module`` the module too."""
+    for node in ast.walk(tree or ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            package = [*path.relative_to(ROOT).parts[: -node.level]] if node.level else []
+            module = ".".join([*package, *([node.module] if node.module else [])]).removeprefix("src.")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def files(*folders):
@@ -26,27 +42,59 @@ def files(*folders):
     return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in found]
 
 
-@pytest.mark.parametrize("path", files("fixtures/measure", "fixtures/predict", "fixtures/catalog"))
-def test_engine_knows_no_pytest(path):
-    """The engine, the prediction and the catalog import neither pytest nor the pytest shell."""
-    shell = {f"fixtures.{name}" for name in ("options", "probe", "answers", "gate", "gpu", "resume")}
-    assert not [name for name in imported_by(path) if name.split(".")[0] == "pytest" or name in shell]
+def room_of(name):
+    """The room of a module of the library, such as ``measure`` for ``stepcost.measure.nvml``."""
+    first = name.split(".")[1] if "." in name else ""
+    return first if first in MAY_IMPORT else "ground"
 
 
-@pytest.mark.parametrize("path", files("reports"))
-def test_reports_know_neither_pytest_nor_torch(path):
-    """Reports show numbers: they import neither pytest nor torch nor the fixtures."""
-    assert not [
-        n for n in imported_by(path) if n.split(".")[0] in ("pytest", "torch", "torchvision", "fixtures")
-    ]
+def tops(path):
+    """Top-level packages that a file imports."""
+    return {name.split(".")[0] for name in imported_by(path)}
+
+
+def test_names_taken_from_a_package_are_seen(tmp_path, monkeypatch):
+    """``from package import module`` and relative imports count as imports of the module."""
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "src" / "stepcost" / "report").mkdir(parents=True)
+    path = tmp_path / "src" / "stepcost" / "report" / "some.py"
+    path.write_text("from stepcost import predict\nfrom ..measure import nvml\n")
+    assert {"stepcost.predict", "stepcost.measure.nvml"} <= set(imported_by(path))
+
+
+@pytest.mark.parametrize("path", files("src/stepcost"))
+def test_arrows_run_one_way(path):
+    """A room of the library imports only rooms below it: measuring and predicting know nothing of each other."""
+    own = room_of(".".join(path.relative_to(LIBRARY.parent).with_suffix("").parts))
+    ours = {room_of(name) for name in imported_by(path) if name.startswith("stepcost.")}
+    assert ours <= MAY_IMPORT[own], f"a file of {own!r} imports {sorted(ours - MAY_IMPORT[own])}"
+
+
+@pytest.mark.parametrize("path", files("src/stepcost"))
+def test_library_knows_no_pytest(path):
+    """The library imports neither pytest nor this suite's fixtures, benchmarks, tests or experiments."""
+    assert not tops(path) & {"pytest", "_pytest", "fixtures", "benchmarks", "tests", "experiments"}
+
+
+@pytest.mark.parametrize("path", files("src/stepcost/report"))
+def test_reports_need_no_torch(path):
+    """Reports show numbers: they import no torch, so that a saved run can be read without it."""
+    assert not tops(path) & {"torch", "torchvision"}
 
 
 @pytest.mark.parametrize("path", files("benchmarks"))
-def test_benchmarks_reach_the_engine_through_fixtures(path):
-    """Benchmarks import no torch: they ask fixtures, and know the names of jobs at most."""
-    allowed = {"fixtures.catalog.optimizers", "fixtures.measure", "fixtures.measure.process"}
-    ours = [n for n in imported_by(path) if n.split(".")[0] in ("torch", "fixtures", "reports")]
-    assert set(ours) <= allowed
+def test_benchmarks_ask_fixtures(path):
+    """Benchmarks ask and assert: of the library they know the catalog alone, and no child's job."""
+    ours = [n for n in imported_by(path) if n.split(".")[0] in ("torch", "fixtures", "stepcost")]
+    assert not [name for name in ours if not name.startswith("stepcost.catalog")]
+
+
+@pytest.mark.parametrize("path", files("fixtures"))
+def test_fixtures_are_a_shell(path):
+    """Fixtures import no torch, and reach children through the session alone."""
+    names = set(imported_by(path))
+    assert not {name.split(".")[0] for name in names} & {"torch", "torchvision"}
+    assert not [name for name in names if name.startswith(("stepcost.measure", "stepcost.predict"))]
 
 
 def test_conftest_names_modules_and_nothing_else():
@@ -67,5 +115,5 @@ def test_shell_imports_no_torch():
 
 def test_server_never_touches_cuda():
     """What the fork server preloads leaves CUDA uninitialised, or no child could use it."""
-    code = "import fixtures.measure.preload, torch, sys; sys.exit(torch.cuda.is_initialized())"
+    code = "import stepcost.measure.preload, torch, sys; sys.exit(torch.cuda.is_initialized())"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

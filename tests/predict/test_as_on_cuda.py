@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures.measure.step import BACKWARD
-from fixtures.predict.as_on_cuda import RULES, as_on_cuda
-from fixtures.predict.indexing import sort_bytes
-from fixtures.predict.tape import ALLOC, FREE, Tape
+from stepcost.predict.as_on_cuda import RULES, as_on_cuda
+from stepcost.predict.indexing import sort_bytes
+from stepcost.predict.tape import ALLOC, FREE, Tape
+from stepcost.reading import BACKWARD
 
 
 def taken(run: Callable[[], Any], phase: str = BACKWARD) -> list[int]:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fixtures.catalog.gpus import CARDS
-from fixtures.measure.reading import Reading
-from fixtures.measure.request import Request
-from fixtures.predict import predict
-from fixtures.predict.trace import trace_run
+from stepcost.catalog.cards import CARDS
+from stepcost.predict import predict
+from stepcost.predict.trace import trace_run
+from stepcost.reading import Reading
+from stepcost.request import Request
 
 SMALL = Request(model="small-cnn", optimizer="sgd", batch_size=8)
 H100 = CARDS["h100-80gb"]
@@ -133,9 +133,9 @@ def test_models_of_many_kinds_can_be_traced(name: str) -> None:
 
 def test_the_trace_makes_the_tensors_that_a_real_step_makes() -> None:
     """Gradients and state counted on meta tensors are those of a real step on the CPU."""
-    from fixtures.catalog.models import build_model  # noqa: PLC0415
-    from fixtures.catalog.optimizers import build_optimizer  # noqa: PLC0415
-    from fixtures.measure.step import TrainingStep  # noqa: PLC0415
+    from stepcost.catalog.models import build_model  # noqa: PLC0415
+    from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
+    from stepcost.step import TrainingStep  # noqa: PLC0415
 
     model = build_model("small-cnn", num_classes=10, image_size=32)
     step = TrainingStep(model, build_optimizer("adam", model.parameters()))
@@ -151,8 +151,8 @@ def test_predicting_neither_needs_pytest_nor_starts_cuda() -> None:
     """A fresh interpreter predicts without importing pytest and without initialising CUDA."""
     program = (
         "import sys, torch\n"
-        "from fixtures.measure.request import Request\n"
-        "from fixtures.predict import predict\n"
+        "from stepcost.request import Request\n"
+        "from stepcost.predict import predict\n"
         "predict(Request(model='small-cnn', optimizer='adam', batch_size=4))\n"
         "assert 'pytest' not in sys.modules\n"
         "assert not torch.cuda.is_initialized()\n"

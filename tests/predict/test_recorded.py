@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.catalog.gpus import CARDS
-from fixtures.measure.history import History, allocations_of, load
-from fixtures.measure.request import Request
-from fixtures.measure.step import PHASES
-from fixtures.predict import predict
-from fixtures.predict.allocator import Block, CachingAllocator
-from fixtures.predict.simulate import Simulation, simulate
-from fixtures.predict.trace import trace_run
-from fixtures.predict.workspaces import workspaces_on
+from stepcost.allocator.caching import Block, CachingAllocator
+from stepcost.allocator.history import History, allocations_of, load
+from stepcost.catalog.cards import CARDS
+from stepcost.predict import predict
+from stepcost.predict.simulate import Simulation, simulate
+from stepcost.predict.trace import trace_run
+from stepcost.predict.workspaces import workspaces_on
+from stepcost.reading import PHASES
+from stepcost.request import Request
 
 FOLDER = Path(__file__).parent / "histories"
 NAMES = sorted(path.name.removesuffix(".json.gz") for path in FOLDER.glob("*.json.gz"))

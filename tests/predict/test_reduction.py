@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fixtures.predict.reduction import describe
+from stepcost.predict.reduction import describe
 
 H100 = (132, 2048)
 

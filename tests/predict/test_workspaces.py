@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fixtures.catalog.gpus import CARDS
-from fixtures.predict.convolution import (
+from stepcost.catalog.cards import CARDS
+from stepcost.predict.convolution import (
     BACKWARD_DATA,
     BACKWARD_WEIGHT,
     FORWARD,
@@ -15,7 +15,7 @@ from fixtures.predict.convolution import (
     describe,
     layout_of,
 )
-from fixtures.predict.workspaces import Table, Workspaces, find_table, workspaces_on
+from stepcost.predict.workspaces import Table, Workspaces, find_table, workspaces_on
 
 ONE = Convolution(
     inputs=3,

@@ -1,0 +1,192 @@
+"""How far predictions are from readings.
+
+``python -m experiments.accuracy FILE --gpu h100-80gb``: the file is a run saved on a GPU by
+``pytest benchmarks/ --benchmark-save``, or lines of ``{"request": {...}, "reading": {...}}``
+(``.jsonl``, ``.jsonl.gz``), each a measured ``Reading`` beside its ``Request``. Prints a Markdown
+table; ``--mem-tracker`` adds what torch's MemTracker says of the same step on fake tensors (slow), and
+``--leave-out`` shows what a missing entry of the table costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from stepcost.catalog.cards import Card, find_card
+from stepcost.predict.prediction import capacity_bytes, installed_torch, predict, version_of
+from stepcost.predict.simulate import simulate
+from stepcost.predict.tape import WORKSPACE
+from stepcost.predict.trace import trace_run
+from stepcost.predict.workspaces import workspaces_on
+from stepcost.request import Request
+
+FIGURES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
+TRACKER = "mem_tracker"
+
+
+def compare(path: Path, card: Card, torch_version: str, with_tracker: bool) -> Iterator[dict[str, Any]]:
+    """Yield, for each run that fits, the request and each figure's error, as a share of what was measured."""
+    for request, measured in readings_of(path):
+        if not measured["fits"]:
+            continue
+        reading = predict(request, card, torch_version=torch_version)
+        errors: dict[str, Any] = {"request": request, "seconds": reading.seconds}
+        for figure in FIGURES:
+            ours, theirs = getattr(reading, figure), measured[figure]
+            errors[figure] = None if ours is None or theirs is None else ours / theirs - 1
+        if with_tracker:
+            started = time.perf_counter()
+            peak = tracked_peak_bytes(request)
+            errors[TRACKER] = None if peak is None else peak / measured["peak_allocated_bytes"] - 1
+            errors["tracker seconds"] = time.perf_counter() - started
+        errors["estimated"] = "workspace_bytes" in reading.unread
+        yield errors
+
+
+def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -> Iterator[dict[str, Any]]:
+    """Yield the same with what is recorded of each run's own convolutions left out of the table.
+
+    ``left_out`` is ``batch`` (at the run's batch size), ``convolutions`` (at any) or ``table`` (all of it).
+    """
+    for request, measured in readings_of(path):
+        if not measured["fits"]:
+            continue
+        started = time.perf_counter()
+        traced = trace_run(request)
+        own = {what.key for action, what, _ in traced.events if action == WORKSPACE}
+        workspaces = workspaces_on(card, version_of(torch_version))
+        table = None
+        if workspaces.table is not None and left_out != "table":
+            kept = {
+                key: {batch: sizes for batch, sizes in row.items() if batch != str(request.batch_size)}
+                if key in own
+                else row
+                for key, row in workspaces.table.convolutions.items()
+                if key not in own or left_out == "batch"
+            }
+            table = replace(workspaces.table, convolutions=kept)
+        simulation = simulate(traced, replace(workspaces, table=table), capacity_bytes(card))
+        ours = {
+            "peak_allocated_bytes": simulation.peak.allocated_bytes if simulation.peak else None,
+            "peak_reserved_bytes": simulation.allocator.peak_reserved_bytes if simulation.peak else None,
+        }
+        errors = {
+            figure: None if size is None else size / measured[figure] - 1 for figure, size in ours.items()
+        }
+        yield {"request": request, "seconds": time.perf_counter() - started, "estimated": True, **errors}
+
+
+def readings_of(path: Path) -> Iterator[tuple[Request, dict[str, Any]]]:
+    """Yield each measured request of a file once, with its reading's fields."""
+    names = [one.name for one in fields(Request)]
+    if ".jsonl" in path.suffixes:
+        text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for line in text.splitlines():
+            row = json.loads(line)
+            yield Request(**{n: row["request"][n] for n in names if n in row["request"]}), row["reading"]
+        return
+    seen = set()
+    for bench in json.loads(path.read_text())["benchmarks"]:
+        row = bench["extra_info"]
+        if row.get("source") != "measured" or row["question"] not in ("2a", "3a") or "fits" not in row:
+            continue
+        request = Request(**{name: row[name] for name in names if name in row})
+        if request not in seen:
+            seen.add(request)
+            yield request, row
+
+
+def tracked_peak_bytes(request: Request) -> int | None:
+    """Peak bytes of one steady step by torch's MemTracker on fake CPU tensors (private; tried with 2.11).
+
+    ``None`` for a model that reads values while it is built, which fake tensors do not have.
+    """
+    import torch  # noqa: PLC0415 (needed for this alone)
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
+    from torch.distributed._tools.mem_tracker import MemTracker  # noqa: PLC0415
+
+    from stepcost.catalog.models import build_model  # noqa: PLC0415
+    from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
+    from stepcost.step import TrainingStep  # noqa: PLC0415
+
+    with FakeTensorMode():
+        try:
+            model = build_model(request.model, num_classes=request.num_classes, image_size=request.image_size)
+        except ValueError:
+            return None
+        step = TrainingStep(model.train(), build_optimizer(request.optimizer, model.parameters()))
+        images = torch.zeros(request.batch_size, 3, request.image_size, request.image_size)
+        labels = torch.zeros(request.batch_size, dtype=torch.int64)
+        tracker = MemTracker()
+        tracker.track_external(model, step.optimizer, images, labels)
+        with tracker:
+            step(images, labels)
+            tracker.reset_mod_stats()
+            step(images, labels)
+        peaks = tracker.get_tracker_snapshot("peak")
+    return max(int(snapshot["Total"]) for snapshot in peaks.values())
+
+
+def summary(name: str, errors: list[float]) -> str:
+    """One line: how many, median and worst absolute error, bias, and the share predicted too low."""
+    absolute = [abs(error) for error in errors]
+    exact = sum(error == 0 for error in errors)
+    low = 100 * sum(error < 0 for error in errors) / len(errors)
+    middle, worst = 100 * statistics.median(absolute), 100 * max(absolute)
+    mean = 100 * statistics.fmean(errors)
+    return f"| {name} | {len(errors)} | {exact} | {middle:.3f} | {worst:.2f} | {mean:+.3f} | {low:.0f} |"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.accuracy", description=__doc__)
+    parser.add_argument("readings", type=Path, help="a saved run, or a file with one measured reading a line")
+    parser.add_argument("--gpu", required=True, metavar="CARD", help="the card they were read on")
+    parser.add_argument("--torch", default=installed_torch(), help="with which torch (%(default)s)")
+    parser.add_argument("--mem-tracker", action="store_true", help="compare with torch's MemTracker too")
+    parser.add_argument("--leave-out", choices=("batch", "convolutions", "table"), help="of the workspaces")
+    options = parser.parse_args(arguments)
+    columns = [*FIGURES, *([TRACKER] if options.mem_tracker else [])]
+    if options.leave_out:
+        columns = [*FIGURES[:2]]
+    out = sys.stdout
+    names = " | ".join(column.removesuffix("_bytes").replace("_", " ") for column in columns)
+    out.write(f"| model | optimizer | batch | image | {names} | s |\n")
+    out.write("|---" * (5 + len(columns)) + "|\n")
+    rows = []
+    where = options.readings, find_card(options.gpu), options.torch
+    compared = (
+        compare_without(*where, options.leave_out)
+        if options.leave_out
+        else compare(*where, options.mem_tracker)
+    )
+    for row in compared:
+        rows.append(row)
+        one = row["request"]
+        errors = " | ".join("" if row[c] is None else f"{100 * row[c]:+.3f}" for c in columns)
+        mark = " *" if row["estimated"] else ""
+        out.write(
+            f"| {one.model}{mark} | {one.optimizer} | {one.batch_size} | {one.image_size} | {errors} "
+            f"| {row['seconds']:.1f} |\n"
+        )
+        out.flush()
+    out.write("\n| figure | runs | exact | median % | worst % | mean % | too low % |\n")
+    out.write("|---" * 7 + "|\n")
+    for column in columns:
+        out.write(summary(column, [row[column] for row in rows if row[column] is not None]) + "\n")
+    if options.mem_tracker and not options.leave_out:
+        seconds = statistics.median(row["tracker seconds"] for row in rows)
+        out.write(f"\nMemTracker took {seconds:.1f} s a run (median).\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

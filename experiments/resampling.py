@@ -1,0 +1,85 @@
+"""Whole runs made from saved rounds of real ones, by resampling: what the gate's figures are taken with.
+
+``samples/h100-step-rounds.json`` holds the rounds of seven rows (20 each) of
+two runs of the suite on an H100 whose processor sets the step's time, and the
+GPU-busy seconds of four of them, as saved. A synthetic process is one saved
+process, drawn from all of them: its rounds by circular blocks, as ratios to
+its own median, times a process effect. Process effects are the differences
+between the two runs' medians of a row, scaled so that two drawn processes
+differ as much as the two saved ones did. ``noise`` scales both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from stepcost.report.load import Run
+
+SAMPLES = json.loads((Path(__file__).parent / "samples" / "h100-step-rounds.json").read_text())
+ROUNDS = 20
+BLOCK = 5
+"""Rounds drawn in a row: neighbouring rounds are alike."""
+MACHINE = {
+    "gpu": "GPU of the samples",
+    "compute_capability": "9.0",
+    "torch": "2.11.0",
+    "cudnn": "9.19.0",
+    "driver": "580",
+    "cuda": "13.0",
+    "cpu": {"brand_raw": "processor of the samples", "count": 16},
+}
+
+
+def _level(rows: list[dict[str, Any]], place: int) -> float:
+    one, other = (median(rounds) for rounds in rows[place]["rounds_s"])
+    return math.sqrt(one * other)
+
+
+PROCESSES = [[math.log(r / median(rounds)) for r in rounds] for row in SAMPLES for rounds in row["rounds_s"]]
+"""Every saved process: logarithms of its rounds over its own median."""
+EFFECTS = [
+    sign * math.log(median(row["rounds_s"][1]) / median(row["rounds_s"][0])) / math.sqrt(2)
+    for row in SAMPLES
+    for sign in (1, -1)
+]
+BUSY_EFFECTS = [
+    sign * math.log(row["gpu_busy_s"][1] / row["gpu_busy_s"][0]) / math.sqrt(2)
+    for row in SAMPLES
+    if row["gpu_busy_s"]
+    for sign in (1, -1)
+]
+
+
+def run(dice: random.Random, *, noise: float = 1.0, slower: float = 1.0, busy_slower: float = 1.0) -> Run:
+    """One synthetic run; ``slower`` multiplies its steps, ``busy_slower`` its GPU-busy seconds.
+
+    GPU-busy seconds keep their own noise whatever ``noise`` is.
+    """
+    rows = []
+    for place, saved in enumerate(SAMPLES):
+        center = _level(SAMPLES, place) * slower * math.exp(noise * dice.choice(EFFECTS))
+        rounds = [center * math.exp(noise * ratio) for ratio in _blocks(dice, dice.choice(PROCESSES))]
+        row = {**saved["row"], "timed": "training step", "source": "measured", "rounds_s": rounds}
+        if saved["gpu_busy_s"]:
+            level = math.sqrt(math.prod(saved["gpu_busy_s"]))
+            row["gpu_busy_s"] = level * busy_slower * math.exp(dice.choice(BUSY_EFFECTS))
+        rows.append(row)
+    return Run("synthetic", Path(), rows=tuple(rows), machine=MACHINE)
+
+
+def _blocks(dice: random.Random, rounds: list[float]) -> list[float]:
+    drawn: list[float] = []
+    while len(drawn) < ROUNDS:
+        start = dice.randrange(len(rounds))
+        drawn += [rounds[(start + step) % len(rounds)] for step in range(BLOCK)]
+    return drawn[:ROUNDS]
+
+
+def runs(dice: random.Random, number: int, **how: float) -> list[Run]:
+    """Repetitions."""
+    return [run(dice, **how) for _ in range(number)]

@@ -1,0 +1,113 @@
+"""How often the gate raises an alarm on real saved runs: ``python -m experiments.saved_figures FOLDER``.
+
+FOLDER holds runs of one build on one machine, named by what is planted in them: ``self*`` nothing, ``slow*``,
+``fat*`` and ``busy*`` what ``planted.py`` plants. Every comparison is of whole runs, as ``reports compare``
+makes it. Those that share a run are not independent: the shares say what happened, not how sure it is.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, permutations
+from pathlib import Path
+
+from stepcost.report.compare.result import CannotCompareError, Comparison
+from stepcost.report.compare.sides import compare_sides
+from stepcost.report.load import LoadError, Run, load, split_name
+
+PLANTS = ("slow", "fat", "busy")
+MOST = 300
+"""Comparisons of one kind; of more, so many are drawn (seeded)."""
+
+Sides = tuple[Sequence[Run], Sequence[Run]]
+
+
+def main(arguments: list[str]) -> int:
+    """Print the shares as a Markdown table. Returns 0, or 2 where there is nothing to compare."""
+    try:
+        (folder,) = arguments
+        lines = table(runs_in(Path(folder)))
+    except ValueError:
+        print("name one folder of saved runs", file=sys.stderr)
+        return 2
+    except (LoadError, CannotCompareError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n".join(lines))
+    return 0
+
+
+def runs_in(folder: Path) -> dict[str, list[Run]]:
+    """The runs by what is planted in them, ``self`` first. Raises `LoadError`."""
+    files = sorted(folder.rglob("*.json"))
+    found = {
+        kind: [load(path) for path in files if split_name(path)[1].startswith(kind)]
+        for kind in ("self", *PLANTS)
+    }
+    if len(found["self"]) < 2:
+        raise LoadError(f"{folder}: fewer than two saved runs called self*")
+    return found
+
+
+def table(runs: dict[str, list[Run]]) -> list[str]:
+    """One line for each kind of comparison. Raises `CannotCompareError`."""
+    selves = runs["self"]
+    lines = [
+        "| base | new | comparisons | alarms | in bytes | in step times | in GPU-busy times |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in ("self", *(name for name in PLANTS if runs[name])):
+        for size in sizes(len(selves) - (name == "self")):
+            sides = drawn(selves, None if name == "self" else runs[name], size)
+            found = [compare_sides(base, new) for base, new in sides]
+            lines.append(f"| {size} self | 1 {name} | {len(found)} | {' | '.join(shares(found))} |")
+        if name != "self" and len(runs[name]) > 1:
+            found = [compare_sides(selves, runs[name])]
+            lines.append(
+                f"| {len(selves)} self | {len(runs[name])} {name} | 1 | {' | '.join(shares(found))} |"
+            )
+    return lines
+
+
+def sizes(most: int) -> list[int]:
+    """How many runs of a base are tried: one, some and all."""
+    return sorted({size for size in (1, 2, 4, 9, most) if size <= most})
+
+
+def drawn(selves: Sequence[Run], planted: Sequence[Run] | None, size: int) -> list[Sides]:
+    """Every base of ``size`` runs with every new run that is not in it, or `MOST` of them."""
+    if planted is None and size == 1:
+        return _some(([one], [other]) for one, other in permutations(selves, 2))
+    return _some(
+        (base, [new])
+        for base in combinations(selves, size)
+        for new in (planted if planted is not None else selves)
+        if all(new is not one for one in base)
+    )
+
+
+def _some(sides: Iterator[Sides]) -> list[Sides]:
+    every = list(sides)
+    return every if len(every) <= MOST else random.Random(7).sample(every, MOST)
+
+
+def shares(found: Sequence[Comparison]) -> Iterator[str]:
+    """Share of comparisons with an alarm: any, in bytes, in step times, in GPU-busy times."""
+    of: tuple[Callable[[str], bool], ...] = (
+        lambda figure: "_bytes" in figure,
+        lambda figure: figure in ("step_s", "step_ratio"),
+        lambda figure: figure in ("gpu_busy_s", "gpu_busy_ratio"),
+    )
+    yield _share([one.is_worse for one in found])
+    for is_one in of:
+        yield _share([any(is_one(change.figure) for change in one.of("worse")) for one in found])
+
+
+def _share(raised: Sequence[bool]) -> str:
+    return f"{100 * sum(raised) / len(raised):.1f} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

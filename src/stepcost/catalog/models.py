@@ -1,0 +1,113 @@
+"""The models that can be measured: any torchvision classifier, the rows here, or the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from stepcost.catalog.closed_form import resnet_parameters
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEFAULT_MODEL = "resnet152"
+STAND_IN = "small-cnn"
+"""What is trained on the CPU in place of a model that is too large for it."""
+
+
+def _small_cnn(num_classes: int) -> nn.Module:
+    """Four 3x3 convolutions with batch norm, 3-16-32-64-64 channels, mean pooling and one linear layer."""
+    from torch import nn  # noqa: PLC0415 (the catalog must list names without importing torch)
+
+    widths = (3, 16, 32, 64, 64)
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes))
+
+
+OWN_MODELS: dict[str, Callable[[int], nn.Module]] = {STAND_IN: _small_cnn}
+"""Builders of our own: name to a function of ``num_classes``."""
+
+
+PREBUILT: dict[tuple[str, int, int], nn.Module] = {}
+"""Models that the fork server built before it forked: name, classes and image size to the model.
+
+A child changes only its own copy (the system copies what is written to), so building
+costs each child nothing.
+"""
+
+
+def prebuilt_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+    """Return the model the fork server built, or build it: for readings that do not depend on the seed."""
+    ready = PREBUILT.get((name, num_classes, image_size))
+    return ready or build_model(name, num_classes=num_classes, image_size=image_size)
+
+
+def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+    """Build a classifier with random weights on the CPU.
+
+    ``name`` is a row above, a torchvision classifier (``resnet152``) or
+    ``package.module:function`` (called as ``function(num_classes=num_classes)``).
+    Raises ``ValueError`` with one line that says what is wrong and what would be right.
+    """
+    if name in OWN_MODELS:
+        return OWN_MODELS[name](num_classes)
+    if ":" in name:
+        return _users_own(name, num_classes)
+    import torchvision  # noqa: PLC0415 (slow to import, and not needed for the names above)
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        close = difflib.get_close_matches(name, [*known, *OWN_MODELS], n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "see torchvision.models.list_models()."
+        raise ValueError(
+            f"unknown model {name!r}: {hint} It takes a torchvision classifier, "
+            f"{', '.join(OWN_MODELS)} or package.module:function"
+        )
+    # Vision transformers learn one position per patch, so they must be told the image size.
+    sized = {"image_size": image_size} if name.startswith("vit_") else {}
+    # These two would otherwise warn and spend a minute on a truncated-normal initialisation.
+    lazy = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    try:
+        model: nn.Module = torchvision.models.get_model(
+            name, weights=None, num_classes=num_classes, **sized, **lazy
+        )
+    except Exception as error:
+        raise ValueError(
+            f"model {name!r} cannot be built for {image_size}x{image_size} images: {error}"
+        ) from error
+    return model
+
+
+def _users_own(name: str, num_classes: int) -> nn.Module:
+    from torch import nn  # noqa: PLC0415 (see above)
+
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"model {name!r} cannot be imported: {error}; it takes package.module:function"
+        ) from error
+    try:
+        model = function(num_classes=num_classes)
+    except Exception as error:
+        raise ValueError(
+            f"model {name!r}: called with num_classes={num_classes}, it raised {error!r}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name!r} returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def parameters_by_closed_form(name: str, *, num_classes: int) -> int | None:
+    """Count the parameters by formula, without building the model; ``None`` where there is none."""
+    return resnet_parameters(name, num_classes=num_classes)

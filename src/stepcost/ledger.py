@@ -1,0 +1,118 @@
+"""Which bytes are what at the moment a training step peaks: one classification, measured or predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PARAMETER, BUFFER, GRADIENT, STATE, INPUT = "parameter", "buffer", "gradient", "optimizer_state", "input"
+ACTIVATION, WORKSPACE = "activation", "workspace"
+ALWAYS = -1
+"""``born`` of an allocation that was there before the step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """Where every byte of a process is at the moment allocated memory peaks.
+
+    The first seven parts add up to the peak of allocated memory exactly; with
+    ``slack_bytes`` to reserved memory; with ``context_bytes`` to the process.
+    All sizes are what the caching allocator counts (512-byte rounding included).
+    """
+
+    parameter_bytes: int
+    buffer_bytes: int
+    gradient_bytes: int
+    optimizer_state_bytes: int
+    input_bytes: int
+    activation_bytes: int
+    """Made in forward and alive at its end (kept for backward), as far as still alive at the peak."""
+    workspace_bytes: int
+    """All else alive at the peak: cuDNN and cuBLAS workspaces and temporaries."""
+    slack_bytes: int
+    """Reserved at the peak, less allocated at the peak."""
+    context_bytes: int | None
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Sum of the seven parts that are allocated memory."""
+        return (
+            self.parameter_bytes
+            + self.buffer_bytes
+            + self.gradient_bytes
+            + self.optimizer_state_bytes
+            + self.input_bytes
+            + self.activation_bytes
+            + self.workspace_bytes
+        )
+
+
+@dataclass(slots=True)
+class Allocation:
+    """One block in use: from event ``born`` until event ``died`` of a step (``None``: still at its end)."""
+
+    bytes: int
+    """As the allocator counts it: rounded, and whole where the block was not split."""
+    born: int
+    kind: str | None = None
+    """What is known of it; ``None`` leaves it to ``kind_of``."""
+    died: int | None = None
+
+    def lives_at(self, event: int) -> bool:
+        """Is it in use right after ``event``?"""
+        return self.born <= event and (self.died is None or self.died > event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The highest moment of a step."""
+
+    event: int
+    allocated_bytes: int
+    ledger: Ledger
+
+
+def kind_of(allocation: Allocation, forward_end: int) -> str:
+    """What an allocation is: as known, else kept for backward, else workspace or temporary.
+
+    ``forward_end`` is the index of the last event of the forward phase.
+    """
+    if allocation.kind is not None:
+        return allocation.kind
+    if allocation.born != ALWAYS and allocation.lives_at(forward_end):
+        return ACTIVATION
+    return WORKSPACE
+
+
+def ledger_at_peak(
+    allocations: Iterable[Allocation], *, forward_end: int, reserved_bytes: int, context_bytes: int | None
+) -> Peak:
+    """Find the first moment at which most bytes are allocated, and say what they are.
+
+    ``reserved_bytes`` is the peak of reserved memory in the step; the slack is what of it
+    was not allocated.
+    """
+    blocks = list(allocations)
+    change: dict[int, int] = {}
+    for block in blocks:
+        change[block.born] = change.get(block.born, 0) + block.bytes
+        if block.died is not None:
+            change[block.died] = change.get(block.died, 0) - block.bytes
+    allocated = highest = 0
+    at = ALWAYS
+    for event in sorted(change):
+        allocated += change[event]
+        if allocated > highest:
+            highest, at = allocated, event
+    parts: dict[str, int] = dict.fromkeys(
+        (PARAMETER, BUFFER, GRADIENT, STATE, INPUT, ACTIVATION, WORKSPACE), 0
+    )
+    for block in blocks:
+        if block.lives_at(at):
+            parts[kind_of(block, forward_end)] += block.bytes
+    ledger = Ledger(
+        **{f"{kind}_bytes": size for kind, size in parts.items()},
+        slack_bytes=reserved_bytes - highest,
+        context_bytes=context_bytes,
+    )
+    return Peak(event=at, allocated_bytes=highest, ledger=ledger)

@@ -1,0 +1,238 @@
+"""One training configuration, held by a child process: build it, read its memory, step it.
+
+The order in the process is the method: a first allocation, the model, warm-up steps,
+then one steady step whose memory is read phase by phase. ``docs/method.md`` says why.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from stepcost.allocator.history import HistoryUnavailable
+from stepcost.catalog.engines import ENGINES
+from stepcost.catalog.models import prebuilt_model
+from stepcost.ledger import Ledger
+from stepcost.measure import nvml
+from stepcost.measure.launch import Launch, arranged, build_step
+from stepcost.measure.process import STARTED, enter_phase
+from stepcost.measure.recording import measured_ledger
+from stepcost.reading import PHASES, Moment, Reading
+from stepcost.request import Request
+
+WARM_UP_STEPS = 2
+"""Steps before the steady one that is read: optimizer state does not exist before the first."""
+
+
+class Configuration:
+    """A model, its optimizer and one batch of random images on one device."""
+
+    def __init__(self, request: Request) -> None:
+        """Build the configuration named by a ``Request``; ``moments`` records the context on the way."""
+        self.request = request
+        enter_phase("first allocation")
+        self.parts_s = {"fork": STARTED["forked_at"] - STARTED["requested_at"]}
+        self._since = STARTED["forked_at"]
+        self.on_gpu = request.device.startswith("cuda")
+        self.moments: list[Moment] = []
+        self.unread: dict[str, str] = {}
+        self._gpu: nvml.Gpu | None = None
+        torch.manual_seed(request.seed)
+        if self.on_gpu:
+            torch.cuda.set_device(request.device)
+            uuid = str(torch.cuda.get_device_properties(request.device).uuid)
+            self._gpu, why_not = nvml.open_gpu(uuid)
+            if why_not:
+                self.unread |= dict.fromkeys(("process_bytes", "context_bytes"), why_not)
+            self._first = torch.zeros(1, device=request.device)
+            self._note_moment("first allocation")
+        self._part("context")
+        enter_phase("build")
+        model = prebuilt_model(request.model, num_classes=request.num_classes, image_size=request.image_size)
+        self._part("build")
+        enter_phase("model to the device")
+        model = model.to(request.device).train()
+        self._note_moment("model loaded")
+        self._part("to the device")
+        enter_phase("batch to the device")
+        shape = (request.batch_size, 3, request.image_size, request.image_size)
+        self.images = arranged(torch.randn(shape, device=request.device), request.engine)
+        self.labels = torch.randint(request.num_classes, (request.batch_size,), device=request.device)
+        self.training_step = build_step(request, model)
+        self._launch: Launch = self._work
+
+    def ping(self) -> None:
+        """Answer nothing: what is left is the cost of the process border."""
+
+    def step(self) -> None:
+        """Take one training step and wait until the device has finished it."""
+        self._launch()
+        self._synchronize()
+
+    def _work(self) -> None:
+        self.training_step(self.images, self.labels)
+
+    def timed_steps(self, count: int) -> list[float]:
+        """Seconds of each of ``count`` steps, timed here, without the process border."""
+        seconds = []
+        for _ in range(count):
+            start = time.perf_counter()
+            self.step()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def first_step(self) -> dict[str, float]:
+        """Take the first step; return where the time since the request went, in seconds by part."""
+        self._since = time.perf_counter()
+        self.step()
+        self._part("first step")
+        return self.parts_s
+
+    def attempt(self) -> tuple[int, float]:
+        """Take two steps, to see whether they fit: peak of allocated bytes, seconds of the second step."""
+        enter_phase("first step")
+        self.step()
+        enter_phase("second step")
+        seconds = self.timed_steps(1)[0]
+        return torch.cuda.max_memory_allocated(), seconds
+
+    def reading(self) -> Reading:
+        """Warm up, then read the memory of one steady step, in bytes.
+
+        Peaks come from the caching allocator's own counters
+        (``torch.cuda.max_memory_allocated`` and ``max_memory_reserved``), reset before each
+        phase; tensor bytes are counted from the tensors.
+        """
+        if not self.on_gpu:
+            raise ValueError("memory can be read only on a GPU; without one it is predicted")
+        if ENGINES[self.request.engine].captured:
+            raise ValueError("memory is read phase by phase, and a captured step has no phases")
+        first_step_peak = self._peak_of_first_step()
+        for _ in range(WARM_UP_STEPS - 1):
+            self.step()
+        allocated_between_steps = torch.cuda.memory_allocated()
+        phase_peaks, activation_bytes = self._steady_step()
+        leaked_bytes = torch.cuda.memory_allocated() - allocated_between_steps
+        self._note_moment("training step")
+        last = self.moments[-1]
+        peak = max(phase_peaks.values())
+        state, scalars = self._optimizer_bytes()
+        model = self.training_step.model
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return Reading(
+            source="measured",
+            fits=True,
+            parameters=sum(p.numel() for p in parameters),
+            parameter_bytes=bytes_of(parameters),
+            buffer_bytes=bytes_of(model.buffers()),
+            gradient_bytes=bytes_of(p.grad for p in parameters if p.grad is not None),
+            optimizer_state_bytes=state,
+            optimizer_scalar_bytes=scalars,
+            input_bytes=bytes_of((self.images, self.labels)),
+            activation_bytes=activation_bytes,
+            first_step_peak_allocated_bytes=first_step_peak,
+            peak_allocated_bytes=peak,
+            peak_reserved_bytes=torch.cuda.max_memory_reserved(),
+            peak_moment=max(phase_peaks, key=lambda phase: phase_peaks[phase]),
+            phase_peak_bytes=phase_peaks,
+            leaked_bytes=leaked_bytes,
+            process_bytes=last.process_bytes,
+            process_bytes_from=self._process_bytes_from,
+            context_bytes=last.context_bytes,
+            moments=tuple(self.moments),
+            ledger=self._ledger(last.context_bytes),
+            steps_before_reading=WARM_UP_STEPS,
+            seconds=time.perf_counter() - STARTED["requested_at"],
+            unread=dict(self.unread),
+        )
+
+    def profiled(self) -> dict[str, float]:
+        """Busy seconds, kernel seconds and kernels of a step (``stepcost.measure.profiling``)."""
+        from stepcost.measure.profiling import profiled  # noqa: PLC0415 (loads CUPTI)
+
+        return profiled(self.step)
+
+    def clocks(self) -> dict[str, Any] | None:
+        """Clocks, temperature and throttle reasons now; ``None`` where NVML does not answer."""
+        return self._gpu.clocks() if self._gpu is not None else None
+
+    def _synchronize(self) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def _part(self, name: str) -> None:
+        now = time.perf_counter()
+        self.parts_s[name] = now - self._since
+        self._since = now
+
+    def _note_moment(self, moment: str) -> None:
+        if not self.on_gpu:
+            return
+        self._synchronize()
+        reserved = torch.cuda.memory_reserved()
+        process: int | None = None
+        self._process_bytes_from: str | None = None
+        if self._gpu is not None:
+            process, self._process_bytes_from = self._gpu.process_bytes()
+        context = None if process is None else process - reserved
+        self.moments.append(
+            Moment(moment=moment, process_bytes=process, reserved_bytes=reserved, context_bytes=context)
+        )
+
+    def _peak_of_first_step(self) -> int:
+        enter_phase("first step")
+        torch.cuda.reset_peak_memory_stats()
+        self.step()
+        return torch.cuda.max_memory_allocated()
+
+    def _steady_step(self) -> tuple[dict[str, int], int]:
+        """Peak of allocated bytes in each phase of one step, and what forward leaves for backward."""
+        # Cyclic garbage would be freed at a random moment; facts repeat to the byte only without it.
+        gc.collect()
+        self._synchronize()
+        # The step itself drops the old gradients; forward's increase must not be netted with that.
+        self.training_step.optimizer.zero_grad(set_to_none=True)
+        peaks: dict[str, int] = {}
+        allocated_before = torch.cuda.memory_allocated()
+        kept = 0
+        torch.cuda.reset_peak_memory_stats()
+        enter_phase(PHASES[0])
+
+        def after(phase: str) -> None:
+            nonlocal kept
+            peaks[phase] = torch.cuda.max_memory_allocated()
+            if phase == PHASES[0]:
+                kept = torch.cuda.memory_allocated() - allocated_before
+            torch.cuda.reset_peak_memory_stats()
+            enter_phase(PHASES[min(PHASES.index(phase) + 1, len(PHASES) - 1)])
+
+        self.training_step(self.images, self.labels, after)
+        self._synchronize()
+        return peaks, kept
+
+    def _optimizer_bytes(self) -> tuple[int, int]:
+        """Bytes of state tensors of their parameter's shape, and of all other state tensors."""
+        shaped: list[torch.Tensor] = []
+        other: list[torch.Tensor] = []
+        for parameter, state in self.training_step.optimizer.state.items():
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    (shaped if value.shape == parameter.shape else other).append(value)
+        return bytes_of(shaped), bytes_of(other)
+
+    def _ledger(self, context_bytes: int | None) -> Ledger | None:
+        enter_phase("step whose allocator history is recorded")
+        try:
+            return measured_ledger(self.training_step, self.images, self.labels, context_bytes)
+        except HistoryUnavailable as error:
+            self.unread["ledger"] = str(error)
+            return None
+
+
+def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the elements of some tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

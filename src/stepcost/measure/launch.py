@@ -1,0 +1,107 @@
+"""A training step as an engine runs it: prepared from the catalog's row, captured where the row says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from stepcost.catalog.engines import ENGINES, Engine
+from stepcost.catalog.optimizers import OPTIMIZERS, build_optimizer
+from stepcost.request import Request
+from stepcost.step import TrainingStep, logits_of
+
+Launch = Callable[[], object]
+AUTOCAST = {"bf16": torch.bfloat16}
+"""Precision of an engine to what ``torch.autocast`` casts to."""
+WARM_UP_RUNS = 3
+"""Runs on a side stream before a capture, as torch's documentation of CUDA graphs asks for."""
+
+
+def build_step(
+    request: Request, model: nn.Module, *, learning_rate: float | None = None, scheduled: bool = False
+) -> TrainingStep:
+    """Build the step that the request's engine runs, on a model that is already on the device.
+
+    ``scheduled`` says that the rate will change between steps (``set_learning_rate``).
+    """
+    engine = ENGINES[request.engine]
+    torch.backends.cudnn.benchmark = engine.autotuned
+    if engine.channels_last:
+        model.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(request, engine, model, learning_rate, scheduled)
+    return TrainingStep(model, optimizer, forward=_forward(model, engine))
+
+
+def _optimizer(
+    request: Request, engine: Engine, model: nn.Module, learning_rate: float | None, scheduled: bool
+) -> torch.optim.Optimizer:
+    row = OPTIMIZERS[request.optimizer]
+    options: dict[str, Any] = dict(row.capture_options or ()) if engine.captured else {}
+    moving_rate = engine.captured and scheduled  # which a captured step reads from the GPU
+    if engine.fused_optimizer or (moving_rate and row.moving_rate_needs_fused):
+        options["fused"] = True
+    rate: Any = row.learning_rate if learning_rate is None else learning_rate
+    if scheduled:
+        rate = _in_fp32(rate)
+    if moving_rate:
+        rate = torch.tensor(rate, dtype=torch.float32, device=request.device)
+    return build_optimizer(request.optimizer, model.parameters(), learning_rate=rate, **options)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Change the rate of the next step; in place where a captured step reads it from the GPU."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = _in_fp32(rate)
+
+
+def _in_fp32(rate: float) -> float:
+    """The rate as torch's fused kernels read it from the GPU, so that all engines have the same."""
+    return float(torch.tensor(rate, dtype=torch.float32))
+
+
+def arranged(images: torch.Tensor, engine: str) -> torch.Tensor:
+    """Images (N, C, H, W) in the memory format of the engine; the same values."""
+    if ENGINES[engine].channels_last:
+        return images.contiguous(memory_format=torch.channels_last)
+    return images
+
+
+def _forward(model: nn.Module, engine: Engine) -> Callable[[torch.Tensor], Any]:
+    forward: Callable[[torch.Tensor], Any] = torch.compile(model, dynamic=False) if engine.compiled else model
+    if engine.precision == "fp32":
+        return forward
+    dtype = AUTOCAST[engine.precision]
+
+    def mixed(images: torch.Tensor) -> torch.Tensor:
+        # Under capture the cache of cast weights would keep what belongs to the graph.
+        with torch.autocast(images.device.type, dtype, cache_enabled=not engine.captured):
+            return logits_of(forward(images)).float()  # the loss is taken in fp32
+
+    return mixed
+
+
+def warm_up(work: Launch, *, captured: bool) -> None:
+    """Run ``work`` a few times, on a side stream where it will be captured; what it trains stays trained."""
+    side = torch.cuda.Stream() if captured else None
+    if side is not None:
+        side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side) if side is not None else nullcontext():
+        for _ in range(WARM_UP_RUNS):
+            work()
+    if side is not None:
+        torch.cuda.current_stream().wait_stream(side)
+
+
+def capture(work: Launch) -> Launch:
+    """Capture ``work`` as a CUDA graph (``torch.cuda.graph``): one launch replays all its kernels."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay

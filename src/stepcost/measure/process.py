@@ -1,0 +1,241 @@
+"""The process border: each configuration in its own process, forked from a warm server.
+
+The server (the standard library's *forkserver*) has torch and torchvision imported and
+has never touched CUDA, so that each child gets a fresh CUDA context without a fresh
+import. Requests and answers are plain data over a private pipe; what a child prints
+goes to a log of its own, whose last line is quoted where the child dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import multiprocessing
+import os
+import pickle
+import select
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from stepcost.failures import (
+    ChildDied,
+    ChildFailed,
+    ChildHung,
+    Failure,
+    OutOfMemory,
+    classify,
+    first_line,
+)
+
+START_LIMIT_S = 180.0
+"""Time limit of the first answer: a cold machine may spend a minute importing torch."""
+
+Progress = Callable[[Any], None]
+
+
+def warm_up_server(prebuild: tuple[str, int, int] | None = None) -> None:
+    """Start the fork server in the background, if it is not running yet.
+
+    It imports ``stepcost.measure.preload`` once, and builds the model ``prebuild`` (name,
+    classes, image size) once for all children.
+    """
+    if prebuild is not None:
+        os.environ["STEPCOST_PREBUILD"] = ",".join(map(str, prebuild))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stepcost.measure.preload"])
+    from multiprocessing import forkserver  # noqa: PLC0415 (POSIX only)
+
+    forkserver.ensure_running()
+
+
+class Worker:
+    """A child process that holds one ``job`` object and answers calls to its methods.
+
+    ``job`` is a class as ``package.module:name``, so that only the child imports it; it is
+    called there with ``arguments``. A method that is a generator reports progress: what it yields is
+    handed to ``on_progress``, what it returns is the answer.
+    """
+
+    def __init__(self, job: str, *arguments: Any, time_limit_s: float = START_LIMIT_S) -> None:
+        """Start the child and wait until the job is built.
+
+        Raises ``OutOfMemory``, ``ChildFailed``, ``ChildDied`` or ``ChildHung``.
+        """
+        self.name = job.partition(":")[2]
+        self.time_limit_s = time_limit_s
+        warm_up_server()
+        context = multiprocessing.get_context("forkserver")
+        self._pipe, theirs = context.Pipe()
+        # Made once: after a step the caches are cold, and each line on the way to the clock costs.
+        self._ready = select.poll()
+        self._ready.register(self._pipe, select.POLLIN)
+        log, self._log = tempfile.mkstemp(prefix="stepcost-child-", suffix=".log")
+        os.close(log)
+        self.requested_at = time.perf_counter()
+        self._process = context.Process(
+            target=_serve, args=(theirs, self._log, job, arguments, self.requested_at), daemon=True
+        )
+        try:
+            self._process.start()
+            theirs.close()
+            self._receive("start", time_limit_s, None)
+        except (EOFError, OSError) as error:  # the server that should have forked is gone
+            self.close()
+            raise ChildDied(f"{self.name}: no child could be started: {first_line(error)}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id."""
+        return self._process.pid
+
+    def call(
+        self,
+        method: str,
+        *arguments: Any,
+        time_limit_s: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> Any:
+        """Call ``job.method(*arguments)`` in the child and return its answer.
+
+        ``time_limit_s`` bounds the silence between two messages (default: as given at the start). Raises
+        ``OutOfMemory``, ``ChildFailed``, ``ChildDied`` or ``ChildHung``, each with one line.
+        """
+        try:
+            self._pipe.send_bytes(pickle.dumps((method, arguments)))
+        except OSError:
+            raise self._died(method) from None
+        return self._receive(method, time_limit_s or self.time_limit_s, on_progress)
+
+    def close(self) -> None:
+        """End the child, wait until it is gone, and remove its log."""
+        self._pipe.close()
+        if self._process.pid is not None:
+            self._process.join(timeout=5)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+        Path(self._log).unlink(missing_ok=True)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _receive(self, method: str, time_limit_s: float, on_progress: Progress | None) -> Any:
+        while True:
+            try:
+                if not self._ready.poll(time_limit_s * 1e3):
+                    self._process.kill()
+                    self._process.join()
+                    raise ChildHung(
+                        f"{self.name}.{method}: no answer within {time_limit_s:g} s; the child was killed"
+                    )
+                kind, value = pickle.loads(self._pipe.recv_bytes())
+            except (EOFError, OSError):
+                raise self._died(method) from None
+            if kind == "answer":
+                return value
+            if kind == "progress":
+                if on_progress is not None:
+                    on_progress(value)
+                continue
+            failure: Failure = value
+            if failure.kind == "out of memory":
+                raise OutOfMemory(f"out of memory in {failure.phase}: {failure.message}")
+            error = ChildFailed(f"{self.name}.{method}, in {failure.phase}: {failure.message}")
+            error.reason = failure.message
+            raise error
+
+    def _died(self, method: str) -> ChildDied:
+        self._process.join(timeout=10)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            how = f"killed by {signal.Signals(-code).name}"
+            if code == -signal.SIGKILL:
+                how += " (the system kills so where host memory runs out)"
+        else:
+            how = f"ended by itself with exit code {code}"
+        last = _last_line(self._log)
+        return ChildDied(
+            f"{self.name}.{method}: the child was {how}" + (f"; its last line: {last}" if last else "")
+        )
+
+
+def _last_line(path: str) -> str:
+    """Return the last non-empty line of a child's log, or an empty string."""
+    try:
+        with open(path, "rb") as log:
+            log.seek(max(0, os.path.getsize(path) - 4096))
+            lines = log.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def _serve(pipe: Connection, log: str, job: str, arguments: tuple[Any, ...], requested_at: float) -> None:
+    """Run in the child: build the job, then answer calls until the pipe closes."""
+    with open(log, "wb", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    # Interrupts belong to the parent, which closes the pipe and so ends this loop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What the server imported stays for good: the collector need not go through it in the middle of
+    # a timed step. (Not in the server: its exit would report all of it as leaked.)
+    gc.freeze()
+    STARTED.update(requested_at=requested_at, forked_at=time.perf_counter())
+    built: Any = None
+
+    def send(message: tuple[str, Any]) -> None:
+        pipe.send_bytes(pickle.dumps(message))
+
+    try:
+        module, _, name = job.partition(":")
+        built = getattr(importlib.import_module(module), name)(*arguments)
+        send(("answer", None))
+        while True:
+            method, values = pickle.loads(pipe.recv_bytes())
+            answer = getattr(built, method)(*values)
+            if isinstance(answer, Generator):
+                answer = yield_from(answer, lambda value: send(("progress", value)))
+            send(("answer", answer))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            send(("failure", classify(error, STARTED.get("phase", "start"))))
+    finally:
+        sys.stdout.flush()
+        # A context in which CUDA failed can hang in its own tear-down; the driver frees all on exit.
+        os._exit(0)
+
+
+STARTED: dict[str, Any] = {}
+"""In the child: when it was requested and forked (clock of ``time.perf_counter``), and its phase."""
+
+
+def enter_phase(phase: str) -> None:
+    """Say, in the child, what it does from now on: a failure names it."""
+    STARTED["phase"] = phase
+
+
+def yield_from(generator: Iterator[Any], report: Progress) -> Any:
+    """Run ``generator`` to its end, report what it yields, and return what it returns."""
+    while True:
+        try:
+            report(next(generator))
+        except StopIteration as stop:
+            return stop.value

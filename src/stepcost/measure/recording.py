@@ -1,0 +1,150 @@
+"""Record what the caching allocator does in a training step on a GPU.
+
+The recording is replayed by ``stepcost.allocator.history``, which says what the peak is made of.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from stepcost.allocator.history import History, HistoryUnavailable, peak_of
+from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE, Ledger
+from stepcost.reading import FORWARD
+from stepcost.step import TrainingStep
+
+MAX_EVENTS = 4_000_000
+"""A step of ResNet-152 makes about 10,000; the allocator forgets the oldest beyond this."""
+
+
+class Recorder:
+    """Record what the allocator of ``device`` does, from now until ``stop``."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Start; raises ``HistoryUnavailable`` where this torch cannot."""
+        self._index = torch.cuda.current_device() if device.index is None else device.index
+        _set_recording(True)
+        segments, trace = _snapshot(self._index)
+        self._segments, self._first = segments, len(trace)
+        self._marks: list[tuple[str, int]] = []
+
+    def mark(self, name: str) -> None:
+        """Name this moment."""
+        self._marks.append((name, len(_snapshot(self._index)[1])))
+
+    def stop(self) -> History:
+        """Stop recording and return what was recorded."""
+        trace = _snapshot(self._index)[1]
+        _set_recording(False)
+        names = {"free_completed": "free"}
+        kept = ("alloc", "free_completed", "segment_alloc", "segment_free")
+        events: list[tuple[str, int, int]] = []
+        before: list[int] = []
+        for action, address, size in trace:
+            before.append(len(events))
+            if len(before) > self._first and action in kept:
+                events.append((names.get(action, action), address, size))
+        before.append(len(events))
+        marks = [(name, before[min(count, len(trace))]) for name, count in self._marks]
+        return History(segments=self._segments, events=events, marks=marks)
+
+
+def _set_recording(on: bool) -> None:
+    """Switch the allocator's recording (private interface, tried with torch 2.11)."""
+    try:
+        if on:
+            torch.cuda.memory._record_memory_history(enabled="all", context=None, max_entries=MAX_EVENTS)
+        else:
+            torch.cuda.memory._record_memory_history(enabled=None)
+    except (AttributeError, TypeError, RuntimeError) as error:
+        raise HistoryUnavailable(
+            f"torch {torch.__version__} does not record allocations so: {error}"
+        ) from error
+
+
+def _snapshot(
+    index: int,
+) -> tuple[list[tuple[int, list[tuple[int, bool]]]], list[tuple[str, int, int]]]:
+    """Segments now and all events so far on one device (private interface, tried with torch 2.11)."""
+    try:
+        snapshot = torch.cuda.memory._snapshot()
+        segments = [
+            (
+                segment["address"],
+                [(block["size"], block["state"] == "active_allocated") for block in segment["blocks"]],
+            )
+            for segment in snapshot["segments"]
+            if segment["device"] == index
+        ]
+        trace = [
+            (event["action"], event.get("addr", 0), event.get("size", 0))
+            for event in snapshot["device_traces"][index]
+        ]
+    except (AttributeError, KeyError, IndexError, RuntimeError) as error:
+        raise HistoryUnavailable(
+            f"torch {torch.__version__} has another snapshot format: {error!r}"
+        ) from error
+    return segments, trace
+
+
+def record_step(training_step: TrainingStep, images: torch.Tensor, labels: torch.Tensor) -> History:
+    """Take one training step on a GPU and return what the allocator did in it."""
+    gc.collect()
+    training_step.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.synchronize(images.device)
+    torch.cuda.reset_peak_memory_stats(images.device)
+    kinds = known_kinds(training_step, (images, labels))
+    before, kept = torch.cuda.memory_allocated(images.device), 0
+    recorder = Recorder(images.device)
+
+    def after(phase: str) -> None:
+        nonlocal kept
+        recorder.mark(phase)
+        if phase == FORWARD:
+            kept = torch.cuda.memory_allocated(images.device) - before
+
+    try:
+        training_step(images, labels, after)
+    finally:
+        torch.cuda.synchronize(images.device)
+        history = recorder.stop()
+    history.kinds.update(kinds)
+    history.kinds_after.update(known_kinds(training_step, (images, labels)))
+    history.about.update(
+        peak_allocated_bytes=torch.cuda.max_memory_allocated(images.device),
+        peak_reserved_bytes=torch.cuda.max_memory_reserved(images.device),
+        activation_bytes=kept,
+    )
+    return history
+
+
+def measured_ledger(
+    training_step: TrainingStep, images: torch.Tensor, labels: torch.Tensor, context_bytes: int | None
+) -> Ledger:
+    """Take one more steady step on a GPU and say where every byte of its peak is.
+
+    The parts add up to ``torch.cuda.max_memory_allocated()`` of that step exactly, or
+    ``HistoryUnavailable`` says by how much they do not.
+    """
+    return peak_of(record_step(training_step, images, labels), context_bytes).ledger
+
+
+def known_kinds(training_step: TrainingStep, batch: Iterable[torch.Tensor]) -> dict[int, str]:
+    """Address of every tensor a training step keeps, to what it is."""
+    kinds: dict[int, str] = {}
+
+    def note(kind: str, tensors: Iterable[Any]) -> None:
+        for tensor in tensors:
+            if isinstance(tensor, torch.Tensor):
+                kinds[tensor.untyped_storage().data_ptr()] = kind
+
+    model, optimizer = training_step.model, training_step.optimizer
+    note(INPUT, batch)
+    note(STATE, (value for state in optimizer.state.values() for value in state.values()))
+    note(GRADIENT, (parameter.grad for parameter in model.parameters()))
+    note(BUFFER, model.buffers())
+    note(PARAMETER, model.parameters())
+    return kinds

@@ -1,0 +1,5 @@
+"""The same reading without a GPU: ``predict(request, card)``."""
+
+from stepcost.predict.prediction import predict
+
+__all__ = ["predict"]

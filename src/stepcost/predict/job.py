@@ -1,0 +1,21 @@
+"""The job of the child that predicts: one call, one reading."""
+
+from __future__ import annotations
+
+from stepcost.catalog.cards import CARDS
+from stepcost.predict import predict
+from stepcost.predict.largest import largest_batch
+from stepcost.reading import Reading
+from stepcost.request import Request
+
+
+class Prediction:
+    """Predicts readings, one after another; nothing is kept between them."""
+
+    def predict(self, request: Request, card: str) -> Reading:
+        """Predict the memory of one training configuration on a card of the catalog, in bytes."""
+        return predict(request, CARDS[card])
+
+    def largest_batch(self, request: Request, card: str) -> int | None:
+        """Predict the largest batch that a card would train; ``None`` where not even one image fits."""
+        return largest_batch(request, CARDS[card])

@@ -1,0 +1,184 @@
+"""Record the workspaces of convolutions on a GPU.
+
+``python -m stepcost.predict.record MODEL:IMAGE_SIZE ... --batches 4,8,16`` runs every distinct
+convolution of those models alone, in each direction, and writes what it took beyond its output to
+a table, keyed by compute capability, cuDNN version and convolution. Nothing of the run that is
+predicted later is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stepcost.predict.convolution import BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS, FORWARD, Convolution
+from stepcost.predict.workspaces import TABLES, Table
+
+FALLBACKS_FROM_BYTES = 64 << 20
+"""Workspaces from this size on are also recorded as they are when there is no room for them."""
+MAX_FALLBACKS = 4
+
+
+def record(
+    convolutions: Iterable[Convolution],
+    batch_sizes: Iterable[int],
+    *,
+    limit_s: float,
+    fallbacks: bool = False,
+    table: Table | None = None,
+) -> Table:
+    """Run each convolution at each batch size alone on the GPU; return (or extend) the table.
+
+    Stops quietly at ``limit_s`` seconds: what is missing is missing from the table. A
+    configuration that does not fit the GPU is left out.
+    """
+    capability = torch.cuda.get_device_capability()
+    about = {
+        "gpu": torch.cuda.get_device_name(),
+        "compute_capability": f"{capability[0]}.{capability[1]}",
+        "cudnn": torch.backends.cudnn.version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+    }
+    rows = {} if table is None else table.convolutions
+    convolutions = list(dict.fromkeys(convolutions))
+    started = time.perf_counter()
+    # The smallest batch of every convolution first: a run cut short then knows something of each.
+    for batch_size in batch_sizes:
+        for one in convolutions:
+            if time.perf_counter() - started > limit_s:
+                return Table(about=about, convolutions=rows)
+            row = rows.setdefault(one.key, {})
+            if str(batch_size) not in row:
+                try:
+                    row[str(batch_size)] = _workspaces(one, batch_size, fallbacks)
+                except (torch.OutOfMemoryError, RuntimeError) as error:
+                    sys.stderr.write(f"{one.key} at {batch_size}: {str(error).splitlines()[0]}\n")
+                    torch.cuda.empty_cache()
+    return Table(about=about, convolutions=rows)
+
+
+def _workspaces(one: Convolution, batch_size: int, fallbacks: bool) -> list[list[int]]:
+    """Workspaces of one convolution in each direction, in bytes as requested of the allocator."""
+    images, weight, gradient = one.tensors(batch_size, "cuda")
+    shape = (one.stride, one.padding, one.dilation, False, (0, 0), one.groups)
+    backward = torch.ops.aten.convolution_backward
+
+    def run(direction: str) -> tuple[Any, ...]:
+        if direction == FORWARD:
+            return (torch.ops.aten.convolution(images, weight, None, *shape),)
+        mask = [direction == BACKWARD_DATA, direction == BACKWARD_WEIGHT, False]
+        made: tuple[Any, ...] = backward(gradient, images, weight, None, *shape, mask)
+        return made
+
+    found = []
+    for direction in DIRECTIONS:
+        sizes = [_taken(run, direction)]
+        while fallbacks and sizes[-1] >= FALLBACKS_FROM_BYTES and len(sizes) <= MAX_FALLBACKS:
+            size = _taken_with_less(run, direction, sizes[-1])
+            if size is None or size >= sizes[-1]:
+                break
+            sizes.append(size)
+        found.append(sizes)
+    return found
+
+
+def _taken(run: Any, direction: str) -> int:
+    """Bytes requested at the peak of ``run(direction)``, beyond what was there and what it returned."""
+    before: int = torch.cuda.memory_stats()["requested_bytes.all.current"]
+    torch.cuda.reset_peak_memory_stats()
+    made = run(direction)
+    peak: int = torch.cuda.memory_stats()["requested_bytes.all.peak"]
+    return peak - before - _bytes_of(made)
+
+
+def _taken_with_less(run: Any, direction: str, workspace_bytes: int) -> int | None:
+    """The same where a workspace of ``workspace_bytes`` cannot be allocated; ``None`` if nothing runs."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    made = run(direction)
+    held = torch.cuda.memory_reserved()
+    outputs = _bytes_of(made)
+    del made
+    torch.cuda.empty_cache()
+    # Room for the outputs and for a little less than the workspace that was taken.
+    room = torch.cuda.memory_reserved() + outputs + workspace_bytes - (4 << 20)
+    try:
+        torch.cuda.memory.set_per_process_memory_fraction(min(room, held, total) / total)
+        return _taken(run, direction)
+    except (torch.OutOfMemoryError, RuntimeError):
+        return None
+    finally:
+        torch.cuda.memory.set_per_process_memory_fraction(1.0)
+
+
+def _bytes_of(made: Iterable[torch.Tensor | None]) -> int:
+    return sum(one.numel() * one.element_size() for one in made if one is not None)
+
+
+def convolutions_of(model: str, image_size: int, num_classes: int = 10) -> list[Convolution]:
+    """List the distinct convolutions of a model in the order in which they are first run."""
+    from stepcost.predict import tape, trace  # noqa: PLC0415 (the recording alone needs these)
+    from stepcost.request import Request  # noqa: PLC0415
+
+    request = Request(
+        model=model, optimizer="sgd", batch_size=2, image_size=image_size, num_classes=num_classes
+    )
+    events = trace.trace_run(request, steps=1).events
+    return list(dict.fromkeys(what for action, what, _ in events if action == tape.WORKSPACE))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Record a table on this machine's GPU; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m stepcost.predict.record", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="MODEL:IMAGE_SIZE")
+    parser.add_argument("--keys", type=Path, help="a file of convolutions, as --list prints them")
+    parser.add_argument("--batches", default="4,16,64,256,1024", help="batch sizes, separated by commas")
+    parser.add_argument("--limit-s", type=float, default=120.0, help="stop recording after so many seconds")
+    parser.add_argument("--fallbacks", action="store_true", help="also what large workspaces fall back to")
+    parser.add_argument("--list", action="store_true", help="only print the convolutions; needs no GPU")
+    parser.add_argument(
+        "--out", type=Path, default=TABLES, help="folder of the table; what is in the suite's own is kept"
+    )
+    options = parser.parse_args(arguments)
+    found: list[Convolution] = []
+    if options.keys is not None:
+        found += [Convolution.from_key(line) for line in options.keys.read_text().splitlines()]
+    for row in options.rows:
+        model, _, image_size = row.rpartition(":")
+        try:
+            found += convolutions_of(model, int(image_size))
+        except ValueError as error:
+            sys.stderr.write(f"{row}: {error}\n")
+    found = list(dict.fromkeys(found))
+    if options.list:
+        sys.stdout.writelines(f"{one.key}\n" for one in found)
+        return 0
+    batches = [int(batch) for batch in options.batches.split(",")]
+    sys.stdout.write(f"{len(found)} distinct convolutions at {len(batches)} batch sizes\n")
+    capability = torch.cuda.get_device_capability()
+    cudnn = torch.backends.cudnn.version()
+    name = f"sm{capability[0]}{capability[1]}-cudnn{cudnn}.json.gz"
+    known = TABLES / name
+    started = time.perf_counter()
+    table = record(
+        found,
+        batches,
+        limit_s=options.limit_s,
+        fallbacks=options.fallbacks,
+        table=Table.load(known) if known.exists() else None,
+    )
+    table.save(options.out / name)
+    cells = sum(len(row) for row in table.convolutions.values())
+    sys.stdout.write(f"{name}: {cells} rows in {time.perf_counter() - started:.1f} s\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""A tape of allocations: storages on the meta device, written down as they come and go."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stepcost.activations import LOSS, Owner
+from stepcost.reading import FORWARD, PHASES
+
+ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
+Event = tuple[str, Any, Any]
+"""``(alloc, id, bytes)``, ``(free, id, bytes)``, ``(workspace, Convolution, (batch size, direction))``,
+``(gemm, phase, with bias)`` where cuBLAS is called, ``(reduction, Reduction, None)``,
+``(mark, name, None)``."""
+Rule = Callable[..., Any]
+"""Called as ``rule(tape, function, *arguments)`` in place of an operator; returns what the operator would."""
+
+
+class Tape(TorchDispatchMode):
+    """Write down when storages on the meta device are made and when they die."""
+
+    def __init__(self, rules: Mapping[Any, Rule]) -> None:
+        """Take ``rules`` for the operators of which CUDA makes other memory than the meta device."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._rules = rules
+        self.events: list[Event] = []
+        self.kinds: dict[int, str] = {}
+        self.owner = LOSS
+        self.owners: dict[int, Owner] = {}
+        """Allocation id to the module in whose forward it was made."""
+        self.phase = FORWARD
+        self.in_linear = self.in_setitem = False
+        self._ids = 0
+        # Storage to allocation, and how many storages share an allocation (sums made in place).
+        self._of_storage: dict[int, tuple[int, weakref.ref[Any]]] = {}
+        self._sharing: dict[int, int] = {}
+
+    def mark(self, name: str) -> None:
+        """Name this moment."""
+        self.events.append((MARK, name, None))
+
+    def after(self, phase: str) -> None:
+        """Note the end of a phase of the training step."""
+        self.mark(phase)
+        self.phase = PHASES[min(PHASES.index(phase) + 1, len(PHASES) - 1)]
+
+    def know(self, kind: str, tensors: Iterable[Any]) -> None:
+        """Say what ``tensors`` are."""
+        for tensor in tensors:
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+                known = self._of_storage.get(tensor.untyped_storage()._cdata)
+                if known is not None:
+                    self.kinds[known[0]] = kind
+
+    def enter(self, owner: Owner) -> None:
+        """Say in which module's forward what comes is made."""
+        self.owner = owner
+
+    @contextlib.contextmanager
+    def holding(self, *sizes: int) -> Iterator[None]:
+        """Hold temporaries of so many bytes each; they are given back in reverse order."""
+        held = [self.hold(size) for size in sizes]
+        yield
+        for one in reversed(held):
+            self.drop(one)
+
+    def hold(self, size_bytes: int) -> Event:
+        """Take a temporary; ``drop`` what is returned."""
+        self._ids += 1
+        self.events.append((ALLOC, self._ids, size_bytes))
+        return (FREE, self._ids, size_bytes)
+
+    def drop(self, held: Event) -> None:
+        """Give a temporary back."""
+        self.events.append(held)
+
+    @contextlib.contextmanager
+    def copied(self, *tensors: tuple[torch.Tensor, str]) -> Iterator[None]:
+        """Hold a copy of each tensor that is not contiguous in the layout that is asked of it."""
+        sizes = [
+            tensor.numel() * tensor.element_size()
+            for tensor, layout in tensors
+            if not tensor.is_contiguous(memory_format=memory_format_of(layout))
+        ]
+        with self.holding(*sizes):
+            yield
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        rule = self._rules.get(func)
+        if rule is not None:
+            return rule(self, func, *args, **(kwargs or {}))
+        if args and isinstance(args[0], (list, tuple)) and _updates_lists(func, args[0]):
+            return None
+        return self.note(func(*args, **(kwargs or {})))
+
+    def note(self, made: Any) -> Any:
+        """Write down the storages in ``made`` (a tensor, or a sequence of anything) that are new."""
+        if isinstance(made, torch.Tensor):
+            if made.is_meta:
+                self._note_storage(made.untyped_storage(), None)
+        elif isinstance(made, (tuple, list)):
+            for one in made:
+                self.note(one)
+        return made
+
+    def note_in_place(self, made: torch.Tensor, written_to: torch.Tensor) -> torch.Tensor:
+        """Write down that ``made`` has the memory of ``written_to``."""
+        known = self._of_storage.get(written_to.untyped_storage()._cdata)
+        self._note_storage(made.untyped_storage(), None if known is None else known[0])
+        return made
+
+    def _note_storage(self, storage: torch.UntypedStorage, shared: int | None) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._of_storage or size == 0:
+            return
+        if shared is None:
+            self._ids += 1
+            allocation = self._ids
+            self.events.append((ALLOC, allocation, size))
+            self.owners[allocation] = self.owner
+        else:
+            allocation = shared
+        self._sharing[allocation] = self._sharing.get(allocation, 0) + 1
+
+        def died(_: object) -> None:
+            del self._of_storage[key]
+            self._sharing[allocation] -= 1
+            if not self._sharing[allocation]:
+                del self._sharing[allocation]
+                self.events.append((FREE, allocation, size))
+
+        self._of_storage[key] = (allocation, weakref.ref(storage, died))
+
+
+def _updates_lists(func: Any, tensors: Any) -> bool:
+    """Is this an in-place update of lists of tensors? It takes no memory, and is slow on the meta device."""
+    name: str = func._schema.name
+    listed = name.endswith("_") and name.startswith(("aten::_foreach_", "aten::_fused_"))
+    return listed and all(isinstance(tensor, torch.Tensor) and tensor.is_meta for tensor in tensors)
+
+
+def memory_format_of(layout: str) -> torch.memory_format:
+    """Torch's name of ``nchw`` and ``nhwc``."""
+    return torch.channels_last if layout == "nhwc" else torch.contiguous_format

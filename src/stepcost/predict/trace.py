@@ -1,0 +1,151 @@
+"""A training step on meta tensors: every allocation and free that CUDA would make, in order.
+
+The step is the real one. Meta tensors have shapes, dtypes and lifetimes but no memory, so it
+runs in a second on any machine. Where CUDA does otherwise than the meta device, it is said
+and done here: the optimizers' foreach and fused kernels, fused attention and dropout,
+gradients summed in place, cuDNN's layouts, and the moments at which cuDNN and cuBLAS want
+a workspace.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from stepcost.activations import Owner, watched
+from stepcost.catalog.models import build_model
+from stepcost.catalog.optimizers import OPTIMIZERS, build_optimizer
+from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
+from stepcost.predict.as_on_cuda import RULES, as_on_cuda
+from stepcost.predict.tape import Event, Tape
+from stepcost.reading import FORWARD
+from stepcost.request import Request
+from stepcost.step import TrainingStep
+
+STEPS = 3
+"""Two to warm up and the steady one that is read, as on a GPU."""
+MODEL_LOADED, BATCH_LOADED, STEP_BEGINS, STEP_DONE = (
+    "model loaded",
+    "batch loaded",
+    "step begins",
+    "step done",
+)
+
+
+@dataclass(kw_only=True)
+class Trace:
+    """What a run asks of memory, from the first allocation to the end of the steady step."""
+
+    events: list[Event]
+    kinds: dict[int, str]
+    """Allocation id to what is known to live there."""
+    owners: dict[int, Owner] = field(default_factory=dict)
+    """Allocation id to the module in whose forward it was made."""
+    parameters: int = 0
+    tensor_bytes: dict[str, int] = field(default_factory=dict)
+    """Bytes of the tensors (not rounded) by kind, and of the optimizer's ``scalar`` state."""
+
+
+def trace_run(request: Request, steps: int = STEPS) -> Trace:
+    """Trace the configuration; raises ``ValueError`` with one line where it cannot be built or traced."""
+    if request.optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {request.optimizer!r}: it takes one of {', '.join(OPTIMIZERS)}")
+    if request.precision != "fp32" or request.engine != "eager":
+        raise ValueError(
+            f"{request.precision} with {request.engine} cannot be predicted, only fp32 with eager"
+        )
+    if min(request.batch_size, request.image_size, request.num_classes) < 1:
+        raise ValueError("batch size, image size and number of classes start at 1")
+    model = _build_on_meta(request)
+    try:
+        return _trace(model, request, steps)
+    except (RuntimeError, ValueError, NotImplementedError, AssertionError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{request.model} with batch size {request.batch_size} and image size "
+            f"{request.image_size} cannot be traced: {line}"
+        ) from error
+
+
+def _build_on_meta(request: Request) -> nn.Module:
+    """Build the model without spending time on weights; builders that read values get real ones."""
+    options = {"num_classes": request.num_classes, "image_size": request.image_size}
+    try:
+        with torch.device("meta"):
+            return build_model(request.model, **options)
+    except (RuntimeError, ValueError):
+        return build_model(request.model, **options).to("meta")
+
+
+def _trace(model: nn.Module, request: Request, steps: int) -> Trace:
+    tape = Tape(RULES)
+    collecting = gc.isenabled()
+    gc.disable()  # a collection in the middle would free at a random moment
+    try:
+        with as_on_cuda(tape), tape:
+            first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
+            # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
+            model = model._apply(torch.empty_like).train()
+            tape.mark(MODEL_LOADED)
+            shape = (request.batch_size, 3, request.image_size, request.image_size)
+            images = torch.empty(shape, device="meta")
+            labels = torch.empty(request.batch_size, dtype=torch.int64, device="meta")
+            tape.mark(BATCH_LOADED)
+            tape.know(PARAMETER, model.parameters())
+            tape.know(BUFFER, model.buffers())
+            tape.know(INPUT, (images, labels))
+            step = TrainingStep(model, _optimizer(request.optimizer, model))
+            for _ in range(steps):
+                # As before the step that is read on a GPU: old gradients are not counted in its forward.
+                step.optimizer.zero_grad(set_to_none=True)
+                tape.mark(STEP_BEGINS)
+                tape.phase = FORWARD
+                with watched(model, tape.enter):
+                    step(images, labels, tape.after)
+                tape.mark(STEP_DONE)
+                tape.know(GRADIENT, (parameter.grad for parameter in model.parameters()))
+                tape.know(
+                    STATE, (value for state in step.optimizer.state.values() for value in state.values())
+                )
+        trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners)
+        _count(trace, step, (images, labels))
+        tape.events = []  # what is freed from here on is the tracing's own end
+        del first
+        return trace
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _count(trace: Trace, step: TrainingStep, batch: Iterable[torch.Tensor]) -> None:
+    parameters = [parameter for parameter in step.model.parameters() if parameter.requires_grad]
+    shaped: list[torch.Tensor] = []
+    scalars: list[torch.Tensor] = []
+    for parameter, state in step.optimizer.state.items():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                (shaped if value.shape == parameter.shape else scalars).append(value)
+    trace.parameters = sum(parameter.numel() for parameter in parameters)
+    trace.tensor_bytes = {
+        PARAMETER: _bytes_of(parameters),
+        BUFFER: _bytes_of(step.model.buffers()),
+        GRADIENT: _bytes_of(parameter.grad for parameter in parameters if parameter.grad is not None),
+        STATE: _bytes_of(shaped),
+        "scalar": _bytes_of(scalars),
+        INPUT: _bytes_of(batch),
+    }
+
+
+def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimizer with the implementation CUDA chooses: foreach, unless the row says otherwise."""
+    options = dict(OPTIMIZERS[name].options)
+    chosen = {"foreach", "fused"} & options.keys()
+    return build_optimizer(name, model.parameters(), **({} if chosen else {"foreach": True}))

@@ -1,0 +1,161 @@
+"""Is a figure in bytes worse? Exactly, where bytes must repeat; within a stated tolerance elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from fractions import Fraction
+from typing import Any
+
+from stepcost.report.fields import LEDGER_PARTS, ROW
+from stepcost.report.rows import Row
+from stepcost.report.units import MB, MIB
+
+DEFAULT_FIELDS = (
+    "parameter_bytes",
+    "buffer_bytes",
+    "gradient_bytes",
+    "optimizer_state_bytes",
+    "activation_bytes",
+    "tensor_bytes",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "process_bytes",
+)
+"""Gated unless fields are named: those whose growth is a cost. The parts of the ledger, the peaks within a
+phase, the first step (which lies) and the context (the process figure holds it) can be named."""
+
+OF_THE_MODEL = ("parameter_bytes", "buffer_bytes", "gradient_bytes", "optimizer_state_bytes", "input_bytes")
+"""Follow from the shapes and the update rule: the same on every GPU and torch."""
+OF_THE_DRIVER = ("process_bytes", "context_bytes", "ledger.context_bytes")
+"""Hold the CUDA context, whose size the driver and the card decide."""
+
+SAME_BUILD = ("compute_capability", "torch", "cudnn")
+SAME_DRIVER = ("gpu", "driver", "cuda")
+
+PHASES = ("forward", "backward", "optimizer step")
+FIELDS = (
+    *(
+        name
+        for name in ROW
+        if name.endswith("_bytes") and not name.endswith(("phase_peak_bytes", "total_bytes"))
+    ),
+    *(f"ledger.{part}" for part in LEDGER_PARTS),
+    *(f"phase_peak_bytes.{phase}" for phase in PHASES),
+)
+"""Every figure in bytes that a row may hold, by the name under which it is gated."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much growth is allowed: a share of the base, or bytes; both zero is exact."""
+
+    share: Fraction = Fraction(0)
+    size_bytes: int = 0
+
+    def allowed_bytes(self, base_bytes: int) -> int:
+        """Growth over ``base_bytes`` that is still no regression, rounded down to whole bytes."""
+        return int(base_bytes * self.share) + self.size_bytes
+
+    def __str__(self) -> str:
+        if self.share:
+            return f"{float(100 * self.share):g} %"
+        return f"{self.size_bytes:,} bytes" if self.size_bytes else "exact"
+
+
+EXACT = Tolerance()
+OTHER_BUILD = Tolerance(share=Fraction(1, 100))
+"""Where capability, torch or cuDNN differ or are unknown: workspaces and temporaries may be others."""
+OTHER_DRIVER = Tolerance(share=Fraction(5, 100))
+"""For figures with the context in them, where card, driver or CUDA differ or are unknown."""
+
+
+@dataclass(frozen=True)
+class FieldRule:
+    """One ``FIELD:TOLERANCE`` as the user gave it; without a tolerance the default rule for it applies."""
+
+    pattern: str
+    tolerance: Tolerance | None = None
+
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|B|MB|MiB)?")
+
+
+def parse_rule(text: str) -> FieldRule:
+    """Read ``peak_*_bytes``, ``process_bytes:0.1%``, ``tensor_bytes:4096`` or ``peak_reserved_bytes:2MiB``.
+
+    MB is 10**6 and MiB is 2**20 bytes. Raises ``ValueError`` with one line
+    where no figure answers to the pattern or the tolerance is not an amount.
+    """
+    pattern, colon, amount = text.strip().partition(":")
+    pattern = pattern.strip()
+    if not any(fnmatchcase(field, pattern) for field in FIELDS):
+        raise ValueError(f"no figure in bytes is called {pattern!r}; there are {', '.join(FIELDS)}")
+    return FieldRule(pattern, _tolerance(amount.strip()) if colon else None)
+
+
+def _tolerance(text: str) -> Tolerance:
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a tolerance; it takes 0, 4096, 0.1%, 2MB or 2MiB")
+    number, unit = Fraction(match[1]), match[2]
+    if unit == "%":
+        return Tolerance(share=number / 100)
+    size = number * {"MB": MB, "MiB": MIB}.get(unit, 1)
+    if size.denominator != 1:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return Tolerance(size_bytes=int(size))
+
+
+def figures(row: Row) -> dict[str, int]:
+    """Every figure in bytes that was read of a row, under the names in `FIELDS`."""
+    nested: dict[str, Mapping[str, Any]] = {
+        f"{name}.": row.get(name) or {} for name in ("ledger", "phase_peak_bytes")
+    }
+    flat = {name: row.get(name) for name in FIELDS if "." not in name}
+    for prefix, values in nested.items():
+        flat.update({prefix + name: value for name, value in values.items()})
+    return {name: int(value) for name, value in flat.items() if value is not None}
+
+
+def rule_for(field: str, rules: Sequence[FieldRule]) -> FieldRule | None:
+    """The last rule whose pattern fits, so that a later one refines an earlier one; ``None``: not gated."""
+    fitting = [rule for rule in rules if fnmatchcase(field, rule.pattern)]
+    return fitting[-1] if fitting else None
+
+
+DEFAULT_RULES = tuple(FieldRule(field) for field in DEFAULT_FIELDS)
+
+
+def default_tolerance(
+    field: str, rows: Iterable[Row], base: Mapping[str, Any], new: Mapping[str, Any]
+) -> tuple[Tolerance | None, str]:
+    """How closely ``field`` must agree between two machines, and why; ``None`` where it may not be compared.
+
+    ``rows`` are the matched rows of both sides, of one source.
+    """
+    if field in OF_THE_MODEL:
+        return EXACT, "follows from the shapes"
+    rows = list(rows)
+    measured = any(row.get("source") == "measured" for row in rows)
+    apart = differing(SAME_BUILD if measured else ("torch",), base, new)
+    if measured and field in OF_THE_DRIVER:
+        ways = {row.get("process_bytes_from") for row in rows}
+        if len(ways) > 1:
+            return None, f"read in different ways: {', '.join(sorted(map(str, ways)))}"
+        apart += differing(SAME_DRIVER, base, new)
+        if ways != {"nvml process"}:
+            apart.append("not NVML's figure of this process alone")
+        return (
+            (OTHER_DRIVER, f"other {', '.join(apart)}") if apart else (EXACT, "same card, driver and build")
+        )
+    if apart:
+        return OTHER_BUILD, f"other {', '.join(apart)}"
+    return EXACT, "same capability, torch and cuDNN" if measured else "same torch"
+
+
+def differing(names: Iterable[str], base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Those of ``names`` that differ or are unknown on a side: unknown is not the same."""
+    return [name for name in names if base.get(name) is None or base.get(name) != new.get(name)]

@@ -1,0 +1,97 @@
+"""From the name of a run as a user types it to the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stepcost.report.fields import text
+from stepcost.report.load import LoadError, Run, load, split_name
+
+STORAGE = ".benchmarks"
+"""pytest-benchmark's default storage, in the directory where pytest was started."""
+_IN_THE_PACKAGE = Path(__file__).parent / "reference"
+_IN_THE_CHECKOUT = Path(__file__).parents[3] / "reports" / "reference"
+REFERENCE = _IN_THE_PACKAGE if _IN_THE_PACKAGE.is_dir() else _IN_THE_CHECKOUT
+"""Runs committed with the project; an installed package carries two of them."""
+MOST_CANDIDATES = 8
+LONGEST = 100
+"""Letters of a wrong name that are compared with those of the runs."""
+
+
+def saved_files(root: Path = Path()) -> list[Path]:
+    """Every saved run: those under ``root/.benchmarks`` by machine and number, then the reference runs."""
+    return [*sorted((root / STORAGE).glob("*/*.json")), *sorted(REFERENCE.glob("*.json"))]
+
+
+def find_run(name: str, root: Path = Path()) -> Path:
+    """Find the one saved run called ``name``.
+
+    It takes a path, a number (``0001`` or ``1``), a name (``run1``), or both
+    (``0001_run1``). Raises `LoadError` with one line that lists the candidates
+    when no run or more than one answers to it.
+    """
+    as_path = root / name
+    if name.endswith(".json") or "/" in name:
+        if _is_file(as_path):
+            return as_path
+        if "/" in name:
+            raise LoadError(f"no file {text(name)!r}; {known(name, saved_files(root))}")
+        name = name.removesuffix(".json")
+    files = saved_files(root)
+    matches = [path for path in files if _answers_to(path, name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise LoadError(
+            f"{text(name)!r} is {len(matches)} runs: {_listed(matches, root)}; give one by its path"
+        )
+    if _is_file(as_path):
+        return as_path
+    raise LoadError(f"no saved run {text(name)!r}; {known(name, files)}")
+
+
+def load_runs(names: list[str], root: Path = Path()) -> list[Run]:
+    """Load the runs called ``names``, in order. Raises `LoadError` as `find_run` and `load` do."""
+    return [load(find_run(name, root)) for name in names]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long for the file system, or with a null byte
+        return False
+
+
+def _answers_to(path: Path, name: str) -> bool:
+    number, own_name = split_name(path)
+    if name in (path.stem, own_name, number):
+        return True
+    return number is not None and name.isdecimal() and len(name) < 10 and int(number) == int(name)
+
+
+def known(name: str, files: list[Path]) -> str:
+    """Say which runs there are, the likest to ``name`` first."""
+    if not files:
+        return f"nothing is saved in {STORAGE} yet (pytest benchmarks/ --benchmark-save=run1 saves a run)"
+    from difflib import SequenceMatcher  # noqa: PLC0415 (needed only where a name is wrong)
+
+    def unlike(path: Path) -> float:
+        own = (path.stem, split_name(path)[1])
+        return -max(SequenceMatcher(None, name[:LONGEST].lower(), one.lower()).ratio() for one in own)
+
+    names = [text(path.stem) for path in sorted(files, key=unlike)]
+    more = f" and {len(names) - MOST_CANDIDATES} more" if len(names) > MOST_CANDIDATES else ""
+    return f"saved are {', '.join(names[:MOST_CANDIDATES])}{more}"
+
+
+def _listed(matches: list[Path], root: Path) -> str:
+    return ", ".join(text(_relative(path, root)) for path in matches[:MOST_CANDIDATES])
+
+
+def _relative(path: Path, root: Path) -> str:
+    for start in (root, Path.cwd()):
+        try:
+            return str(path.relative_to(start))
+        except ValueError:
+            continue
+    return str(path)

@@ -1,0 +1,74 @@
+"""What a page shows of several runs together: what the comparison says first, then its plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stepcost.report.compare import show
+from stepcost.report.compare.matrix import DEFAULT_MATRIX, matrix
+from stepcost.report.compare.result import CannotCompareError, Comparison
+from stepcost.report.compare.sides import compare_sides
+from stepcost.report.compare.tolerances import FieldRule
+from stepcost.report.load import Run
+from stepcost.report.page.drawing import Plot
+from stepcost.report.page.plots_compare import ratios
+from stepcost.report.page.plots_engines import accuracy_by_engine
+from stepcost.report.page.plots_runs import metrics_over_runs
+from stepcost.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Across:
+    """Several runs, compared or side by side."""
+
+    heading: str
+    verdict: str
+    """One line."""
+    tables: list[Table]
+    closing: list[str]
+    """What the tables leave out, in sentences."""
+    plots: list[Plot]
+    undrawn: list[str]
+    """One line for each plot that there is nothing to draw for."""
+
+
+def of_sides(base: Sequence[Run], new: Sequence[Run], found: Comparison) -> Across:
+    """Two sides that were compared."""
+    return _across(
+        "The comparison",
+        show.headline(found),
+        show.tables(found),
+        show.closing(found),
+        [ratios(found), metrics_over_runs([*base, *new]), accuracy_by_engine([*base, *new])],
+    )
+
+
+def side_by_side(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> Across:
+    """Runs beside each other, nothing judged."""
+    said = f"{len(runs)} runs side by side; nothing is judged."
+    return _across(
+        "Over the runs",
+        said,
+        matrix(runs, rules),
+        [],
+        [metrics_over_runs(list(runs)), accuracy_by_engine(runs)],
+    )
+
+
+def of_runs(runs: Sequence[Run]) -> Across:
+    """Two runs compared; more, and two that have nothing in common, side by side."""
+    if len(runs) == 2:
+        try:
+            return of_sides(runs[:1], runs[1:], compare_sides(runs[:1], runs[1:]))
+        except CannotCompareError:
+            pass
+    return side_by_side(runs)
+
+
+def _across(
+    heading: str, verdict: str, tables: list[Table], closing: list[str], drawn: list[Plot | str]
+) -> Across:
+    plots = [plot for plot in drawn if isinstance(plot, Plot)]
+    undrawn = [reason for reason in drawn if isinstance(reason, str)]
+    return Across(heading, verdict, tables, closing, plots, undrawn)

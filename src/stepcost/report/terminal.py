@@ -1,0 +1,98 @@
+"""Answers and tables in the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from stepcost.report.tables import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table as RichTable
+
+    from stepcost.report.answers import Answer
+
+
+UNCUT_COLUMNS = 160
+NARROW_LABEL = 12
+"""Letters that a label keeps in one line however narrow the terminal is."""
+LONGEST_FIGURE = 15
+"""Letters of a cell with a figure (or ``out of memory``); longer ones are text, which needs its width."""
+GAP = 2
+"""Blanks between two columns."""
+_BLANKS_AT_THE_END = re.compile(r"(?: |\x1b\[[\d;]*m)+$", re.MULTILINE)
+"""Blanks with codes of colours among them, which stay. Rich fills every line of a table to its width."""
+
+
+def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
+    """Write the answers, question by question, with their tables and where each comes from.
+
+    Text from rows is printed as it is: rich's markup in a name is not followed.
+    """
+    from rich.console import Console  # noqa: PLC0415 (slow to import, and the page does not need it)
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(file=file, highlight=False, soft_wrap=False)
+    shown: list[RenderableType] = []
+    for answer in answers:
+        heading = Text.assemble((f"{answer.question}  {answer.title}", "bold"), f"  [{answer.source}]")
+        shown += [heading, Padding(Text(answer.text), (0, 0, 0, 4))]
+        if answer.table is not None:
+            shown.append(Padding(Text(answer.table.caption, style="italic"), (1, 0, 0, 4)))
+            shown.append(Padding(_rich_table(answer.table, console.width - 4), (0, 0, 0, 4)))
+    _print(console, *shown)
+
+
+def print_table(table: Table, file: TextIO) -> None:
+    """Write one table with its caption, which names the units."""
+    from rich.console import Console  # noqa: PLC0415 (as above)
+    from rich.text import Text  # noqa: PLC0415
+
+    # Where nobody looks at a screen of some width, a wide table is not cut.
+    console = Console(file=file, highlight=False, width=None if file.isatty() else UNCUT_COLUMNS)
+    _print(console, Text(table.caption, style="italic"), _rich_table(table, console.width))
+
+
+def _print(console: Console, *shown: RenderableType) -> None:
+    """Write these one below the other, without blanks at the ends of lines."""
+    with console.capture() as captured:
+        for one in shown:
+            console.print(one)
+    console.file.write(_BLANKS_AT_THE_END.sub(lambda end: end[0].replace(" ", ""), captured.get()))
+
+
+def _rich_table(table: Table, columns_free: int) -> RichTable:
+    """The table; where it is wider than ``columns_free``, headings over figures are folded at their words."""
+    from rich import box  # noqa: PLC0415 (as above)
+    from rich.table import Table as NewTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    columns = [(column, *(row[place] for row in table.rows)) for place, column in enumerate(table.columns)]
+    widths = [max(map(len, cells)) for cells in columns]
+    is_too_wide = sum(widths) + GAP * len(widths) > columns_free
+    drawn = NewTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, cells in enumerate(columns):
+        is_label = place < table.label_columns
+        # A figure is never cut in two; a long name is, before a column is lost.
+        longest = max(map(_longest_word, cells))
+        least = min(NARROW_LABEL if is_label else 30, longest)
+        folds = is_too_wide and not is_label and widths[place] <= LONGEST_FIGURE
+        # A figure stays with its unit; words (a heading, ``out of memory``) may stand one below the other.
+        unfolded = max(len(cell) if cell[:1].isdigit() else _longest_word(cell) for cell in cells)
+        drawn.add_column(
+            Text(cells[0]),
+            justify="left" if is_label else "right",
+            min_width=least,
+            max_width=unfolded if folds else None,
+            overflow="fold",
+        )
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
+def _longest_word(cell: str) -> int:
+    return max(map(len, cell.split()), default=0)

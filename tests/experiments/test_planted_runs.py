@@ -1,0 +1,61 @@
+"""Runs of one build saved on an H100, with a regression planted in some: what the gate says of each pair."""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations, product
+from pathlib import Path
+from statistics import median, stdev
+
+import pytest
+
+from experiments.saved_figures import runs_in
+from stepcost.report.compare.noise import ASSUMED_CAPTURED_NOISE
+from stepcost.report.compare.sides import compare_sides
+from stepcost.report.load import Run
+
+RUNS = runs_in(Path(__file__).parents[2] / "experiments" / "samples" / "h100-planted")
+"""Adam, batch 64: the plain step and the captured one of `fast`, by ``experiments.collect``."""
+
+
+def worse_figures(base: Run, new: Run) -> set[str]:
+    """Names of the figures that got worse, of the captured step or of bytes."""
+    return {change.figure for change in compare_sides([base], [new]).of("worse")}
+
+
+def test_the_samples_are_there() -> None:
+    """Seven runs of the build, four with slower steps, two with a tensor more."""
+    assert {kind: len(runs) for kind, runs in RUNS.items()} == {"self": 7, "slow": 4, "fat": 2, "busy": 0}
+
+
+def test_no_run_alarms_against_another_of_its_build() -> None:
+    """None of the 42 comparisons of two runs of one build raises an alarm."""
+    assert not [pair for pair in permutations(RUNS["self"], 2) if worse_figures(*pair)]
+
+
+def test_every_slower_run_is_caught() -> None:
+    """All 28 comparisons of one run with one run of steps 5 % slower alarm, for the step's time alone."""
+    assert {frozenset(worse_figures(*pair)) for pair in product(RUNS["self"], RUNS["slow"])} == {
+        frozenset({"step_s"})
+    }
+
+
+def test_every_larger_run_is_caught() -> None:
+    """All 14 comparisons with a run that keeps a tensor of 0.1 % of the peak alarm, for bytes alone."""
+    for pair in product(RUNS["self"], RUNS["fat"]):
+        worse = worse_figures(*pair)
+        assert "peak_allocated_bytes" in worse
+        assert not [figure for figure in worse if "_bytes" not in figure]
+
+
+def test_captured_steps_scatter_less_than_is_assumed() -> None:
+    """Medians of the captured step in nine processes have a standard deviation below the assumed one."""
+    medians = [
+        median(row["rounds_s"])
+        for run in (*RUNS["self"], *RUNS["fat"])
+        for row in run.rows
+        if row.get("timed") == "engine step"
+    ]
+    assert len(medians) == 9
+    assert stdev(map(math.log, medians)) == pytest.approx(0.0033, abs=0.0005)
+    assert stdev(map(math.log, medians)) < ASSUMED_CAPTURED_NOISE

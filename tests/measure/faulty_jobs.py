@@ -1,0 +1,59 @@
+"""Jobs that go wrong in every way a child can, for the tests of the process border."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import torch
+
+from stepcost.measure.process import enter_phase
+
+
+class Faulty:
+    """A job whose methods misbehave."""
+
+    def __init__(self, fault: str = "") -> None:
+        enter_phase("build")
+        if fault:
+            raise ValueError(fault)
+
+    def answer(self, value: Any) -> Any:
+        return value
+
+    def noise(self) -> str:
+        print('{"kind": "answer"}')
+        sys.stderr.write("noise\n")
+        os.write(1, b"raw noise\n")
+        return "heard"
+
+    def end(self, code: int) -> None:
+        sys.stderr.write("last words\n")
+        os._exit(code)
+
+    def be_killed(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def hang(self) -> None:
+        time.sleep(60)
+
+    def run_out(self, message: str, phase: str) -> None:
+        enter_phase(phase)
+        raise RuntimeError(message)
+
+    def run_out_as_torch(self) -> None:
+        enter_phase("backward")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 80 GiB.")
+
+    def allocate_too_much(self) -> None:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    def count(self, to: int) -> Generator[int, None, str]:
+        yield from range(to)
+        return "counted"
+
+    def die_while_counting(self) -> Iterator[int]:
+        yield 1
+        os._exit(7)

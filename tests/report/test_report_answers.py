@@ -1,0 +1,198 @@
+"""The answers, from whole runs and from any part of one."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+
+from stepcost.report.answers import Answer, answers
+from stepcost.report.separation import separate
+from stepcost.report.terminal import print_answers
+from stepcost.report.throttle import throttle
+from tests.report.synthetic import PARAMETER_BYTES, rows_of, synthetic_run
+
+QUESTIONS = ["1a", "1b", "1c", "2a", "2b", "3a", "3b", "3c", "3d", "4"]
+
+
+def _by_question(run: dict[str, Any]) -> dict[str, Answer]:
+    return {answer.question: answer for answer in answers(rows_of(run), run["machine_info"])}
+
+
+def test_every_question_is_answered_in_order() -> None:
+    """Each question has one answer, in order, with no rows at all too."""
+    assert [answer.question for answer in answers(rows_of(synthetic_run()))] == QUESTIONS
+    assert [answer.source for answer in answers([])] == ["skipped"] * len(QUESTIONS)
+
+
+def test_adam_is_explained_by_its_bytes() -> None:
+    """2b names the bytes that Adam's update rule keeps, as multiples of the parameters' bytes."""
+    text = _by_question(synthetic_run())["2b"].text
+    assert f"Adam keeps 2 x {PARAMETER_BYTES / 1e6:.1f} MB of moments" in text
+    assert "SGD keeps nothing" in text
+
+
+def test_fastest_is_explained() -> None:
+    """3c says how many steps, how long each, and how busy the GPU was."""
+    text = _by_question(synthetic_run())["3c"].text
+    assert text.startswith("Batch 256")
+    assert "20 steps an epoch" in text
+    assert "ms a step" in text
+    assert "GPU busy 41.0 %" in text
+
+
+def test_times_taken_while_throttled_are_marked() -> None:
+    """The table of step times names the batch sizes timed while throttled, with the reason, and no others."""
+    run = synthetic_run()
+    for row in run["benchmarks"]:
+        fields = row["extra_info"]
+        if fields["question"] == "3b":
+            fields["engine"] = "graph"
+        if fields["question"] == "3a" and fields.get("batch_size"):
+            hot = fields["batch_size"] == 64
+            fields["clocks"] = {"throttle_reasons": ["power cap"] if hot else []}
+            fields["throttled"] = hot
+            # The training of these rows is of another optimizer unless told so.
+            fields["optimizer"] = "adam"
+    table = _by_question(run)["3c"].table
+    assert table is not None
+    assert table.caption.endswith("; taken while throttled: batch 64 (power cap)")
+    engine_step = {"question": "4", "source": "measured", "timed": "engine step", "batch_size": 8}
+    steps = [
+        engine_step | {"engine": name, "stats": {"median": 0.1}, "clocks": {"throttle_reasons": reasons}}
+        for name, reasons in (("eager", []), ("graph", ["hardware thermal slowdown"]))
+    ]
+    engines = next(answer.table for answer in answers(steps) if answer.question == "4")
+    assert engines is not None
+    assert engines.caption.endswith("; taken while throttled: batch 8, graph (hardware thermal slowdown)")
+    before = _by_question(synthetic_run())["3c"].table
+    assert before is not None and "throttled" not in before.caption
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, None),
+        ({"clocks": None, "throttled": None}, None),
+        ({"clocks": {"throttle_reasons": []}, "throttled": False}, None),
+        ({"clocks": {"throttle_reasons": ["power cap"]}}, "power cap"),  # saved before the field was
+        ({"clocks": {"throttle_reasons": ["a", "b"]}, "throttled": True}, "a, b"),
+        ({"throttled": True}, "reason not stored"),
+    ],
+)
+def test_throttled_is_told_with_its_reason(fields: dict[str, Any], why: str | None) -> None:
+    """A row is marked where power or heat held the clocks back, and not where nobody could look."""
+    assert throttle(fields) == why
+
+
+def test_predicted_and_measured_keep_their_labels() -> None:
+    """Without a GPU memory is predicted and accuracy measured, and each answer says its own."""
+    said = _by_question(synthetic_run(gpu=None))
+    assert said["2a"].source == "predicted"
+    assert said["3b"].source == "measured"
+    assert said["1b"].source == "skipped"
+    both = synthetic_run()
+    both["benchmarks"] += [
+        row for row in synthetic_run(gpu=None)["benchmarks"] if row["extra_info"]["question"] == "2a"
+    ]
+    assert _by_question(both)["2a"].source == "measured"
+
+
+@pytest.mark.parametrize("left_out", range(20))
+def test_any_row_may_be_missing(left_out: int) -> None:
+    """A selection of benchmarks is answered as far as it goes."""
+    rows = rows_of(synthetic_run())
+    assert len(answers(rows[:left_out] + rows[left_out + 1 :])) == len(QUESTIONS)
+    assert len(answers([rows[left_out]])) == len(QUESTIONS)
+
+
+def test_out_of_memory_is_an_answer() -> None:
+    """A row that ran out of memory is named, and its missing bytes are never a zero."""
+    run = synthetic_run()
+    for row in run["benchmarks"]:
+        info = row["extra_info"]
+        if info["question"] == "3a" and info.get("batch_size") == 256:
+            for name in [name for name in info if name.endswith("_bytes")]:
+                del info[name]
+            info |= {"fits": False, "reason": "torch.OutOfMemoryError in backward", "ledger": None}
+    answer = _by_question(run)["3a"]
+    assert "out of memory at batch 256" in answer.text
+    assert answer.table is not None
+    assert answer.table.rows[-1][1:6] == ("out of memory",) * 5
+
+
+def test_a_small_last_batch_is_pointed_out() -> None:
+    """3b names batch sizes whose epoch ends with far fewer images, and none where those are left out."""
+    run = synthetic_run()
+    assert "The last step of an epoch is on 8 images at batch 64, at the" in _by_question(run)["3b"].text
+    for row in run["benchmarks"]:
+        info = row["extra_info"]
+        if info["question"] == "3b":
+            info["steps_per_epoch"] = info["train_images"] // info["batch_size"]
+    assert "last step" not in _by_question(run)["3b"].text
+
+
+def test_one_seed_never_names_a_winner() -> None:
+    """With one seed a batch size may be highest, but is not called the most accurate."""
+    assert "A tie" in _by_question(synthetic_run(seeds=1))["3b"].text
+    assert "one seed" in _by_question(synthetic_run(seeds=1))["3b"].text
+
+
+def test_separation_needs_seeds_and_test_images() -> None:
+    """A winner needs ranges apart, enough seeds, and a gap that the test set resolves."""
+    apart = {4: [0.50, 0.51, 0.52], 16: [0.80, 0.81, 0.82], 64: [0.60, 0.61, 0.62]}
+    assert separate(apart, 10_000).wins
+    assert separate(apart, 10_000).best == 16
+    assert not separate({name: values[:1] for name, values in apart.items()}, 10_000).wins
+    assert not separate({name: values[:2] for name, values in list(apart.items())[:2]}, 10_000).wins
+    assert not separate(apart, 10).wins
+    assert not separate({4: [0.9] * 40, 16: [0.5]}, 10_000).wins
+    overlapping = apart | {64: [0.60, 0.805, 0.62]}
+    assert separate(overlapping, 10_000).tied_with == (64,)
+
+
+def test_chance_of_separation_is_exact() -> None:
+    """The stated chance is the share of all assignments in which one candidate holds the top places."""
+    assert separate({1: [1.0] * 3, 2: [0.0] * 3}, None).chance == pytest.approx(2 / 20)
+    assert separate({1: [1.0] * 3, 2: [0.0] * 3, 3: [0.0] * 3, 4: [0.0] * 3}, None).chance == pytest.approx(
+        4 / 220
+    )
+
+
+def test_wrong_types_are_ignored() -> None:
+    """NaN, text and nesting where numbers belong never stop an answer."""
+    worst: list[Any] = [float("nan"), float("inf"), -1, "64", [], {}, None, True, 10**400]
+    for bad in worst:
+        rows = [dict.fromkeys(row, bad) | {"question": row["question"]} for row in rows_of(synthetic_run())]
+        assert len(answers(rows, dict.fromkeys(("gpu", "gpu_total_bytes"), bad))) == len(QUESTIONS)
+
+
+def test_terminal_shows_text_as_it_is() -> None:
+    """Rich's markup in a name is printed, not followed, and each answer shows where it comes from."""
+    run = synthetic_run()
+    run["benchmarks"][0]["extra_info"]["model"] = "[red]bold[/nosuch]"
+    out = io.StringIO()
+    print_answers(answers(rows_of(run)), out)
+    assert "[red]bold[/nosuch]" in out.getvalue()
+    assert out.getvalue().count("[measured]") >= 7
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("file_kind", [io.StringIO, _Screen], ids=["pipe", "screen"])
+def test_no_line_of_the_terminal_ends_in_blanks(
+    file_kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is copied from the answers carries no blanks at line ends, in a pipe and in a coloured screen."""
+    monkeypatch.setenv("TERM", "xterm")
+    out = file_kind()
+    print_answers(answers(rows_of(synthetic_run())), out)
+    assert ("\x1b[" in out.getvalue()) == (file_kind is _Screen)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()).splitlines()
+    assert len(lines) > 50
+    assert not [line for line in lines if line != line.rstrip()]

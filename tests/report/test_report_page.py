@@ -1,0 +1,248 @@
+"""The page and the Markdown: true to the run, safe, self-contained."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from html import unescape
+from itertools import accumulate, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.text import Text
+
+from stepcost import cli as command_line
+from stepcost.report import find
+from stepcost.report.load import load
+from stepcost.report.page.write import PLOTS, write_report
+from stepcost.report.page.writeup import writeup_figures
+from stepcost.report.units import significant
+from tests.report.synthetic import rows_of, save, synthetic_run
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = '<script>alert("x")</script>'
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-\d+)?")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["gpu", "no gpu"])
+def report(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """A synthetic run with two seeds of odd numbers, and the folder of its report."""
+    folder = tmp_path_factory.mktemp("report")
+    run = synthetic_run(seeds=2, slower=1.0137) if request.param else synthetic_run(gpu=None, seeds=2)
+    write_report([load(save(run, folder))], folder / "out")
+    return run, folder / "out"
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for inner in value.values() for leaf in _leaves(inner)]
+    if isinstance(value, list):
+        return [leaf for inner in value for leaf in _leaves(inner)]
+    return [value]
+
+
+def _shown_as(number: float) -> set[str]:
+    """Every way in which the page may write one number: its units are MB, MiB, GB, s, ms, % and plain."""
+    scaled = [number, number / 10**6, number / 2**20, number / 10**9, number * 1000, number * 100]
+    fixed = {f"{value:,.{digits}f}" for value in scaled for digits in (0, 1, 2)}
+    return fixed | {significant(value, digits) for value in scaled for digits in (2, 3, 4)}
+
+
+def _derived(run: dict[str, Any]) -> list[float]:
+    """The numbers that the page computes, each by its stated rule, computed here from the raw file."""
+    rows = rows_of(run)
+    memory = [row for row in rows if row["question"] in ("2a", "3a") and "ledger" in row]
+    found: list[float] = []
+    fields = ("peak_allocated_bytes", "optimizer_state_bytes", "process_bytes", "peak_reserved_bytes")
+    found += [  # 2b: peaks and states of two optimizers apart, and what one does not explain of the other
+        abs((one.get(field) or 0) - (other.get(field) or 0))
+        for one, other in product(memory, memory)
+        for field in fields
+    ]
+    for row in memory:  # 2b: the state in units of the parameters; the bytes of one parameter
+        found += [
+            row["optimizer_state_bytes"] // row["parameter_bytes"],
+            row["parameter_bytes"] / row["parameters"],
+        ]
+    for row in rows:  # 1c: growth of the context
+        moments = row.get("moments") or []
+        if moments:
+            found.append(moments[-1]["context_bytes"] - moments[0]["context_bytes"])
+    by_batch: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["question"] == "3b":
+            by_batch.setdefault(row["batch_size"], []).append(row)
+    steps_s = {}
+    for batch, seeds in by_batch.items():  # 3b to 3d: means over seeds, time a step, time to an accuracy
+        found.append(len(seeds))
+        for place in range(10):
+            reached = [list(accumulate(e["train_seconds"] for e in row["epochs"]))[place] for row in seeds]
+            found += [sum(reached) / len(seeds)]
+        for low, high in product(
+            *([list(accumulate(e["train_seconds"] for e in r["epochs"])) for r in seeds])
+        ):
+            found.append((low + high) / 2)
+        found.append(sum(row["epochs"][-1]["test_accuracy"] for row in seeds) / len(seeds))
+        found.append(sum(row["train_s"] for row in seeds) / len(seeds))
+        steps_s[batch] = sum(row["train_s"] for row in seeds) / sum(
+            10 * row["steps_per_epoch"] for row in seeds
+        )
+        best = sum(row["epochs"][-1]["test_accuracy"] for row in seeds) / len(seeds)
+        found.append(1.96 * (2 * best * (1 - best) / 1000) ** 0.5)  # what the test set resolves
+    found += list(steps_s.values())
+    found += [one / other for one, other in product(steps_s, steps_s)]
+    found += [one / other for one, other in product(steps_s.values(), steps_s.values())]
+    found += [4 / 28]  # chance that one of four candidates with two seeds stands apart
+    return found
+
+
+def test_every_number_is_of_the_run(report: tuple[dict[str, Any], Path]) -> None:
+    """Each number in answers and tables is one of the saved run, a stated conversion, or the lab's own."""
+    run, out = report
+    page = (out / "report.html").read_text()
+    page = re.sub(r"<head>.*?</head>|<svg.*?</svg>|<h4>.*?</h4>", " ", page, flags=re.DOTALL)
+    shown = unescape(re.sub(r"<[^>]*>", " ", page))
+    for fixed in ("10**6", "10**9", "32x32", "within 5 % of", "0001_run1", "2026-01-02 03:04", "ResNet-152"):
+        shown = shown.replace(fixed, " ")
+    leaves = _leaves(run)
+    for text in sorted({leaf for leaf in leaves if isinstance(leaf, str)}, key=len, reverse=True):
+        shown = shown.replace(text, " ")
+    for figure in writeup_figures():
+        for text in (figure["what"], figure["says"]):
+            shown = shown.replace(text, " ").replace(figure["question"], " ")
+    numbers = [leaf for leaf in leaves if isinstance(leaf, int | float) and not isinstance(leaf, bool)]
+    trials = max(len(row.get("trials") or []) for row in rows_of(run))
+    allowed = {text for number in [*numbers, *_derived(run), 10, trials] for text in _shown_as(number)}
+    allowed |= {"0.23"}  # the lab's GPU memory, repeated in the explanation of its error
+    strange = [found for found in NUMBER.findall(shown) if found.strip(",") not in allowed]
+    assert not strange
+
+
+def test_every_lab_figure_appears(report: tuple[dict[str, Any], Path]) -> None:
+    """All of the write-up's figures stand in the page and in the Markdown, three errors explained."""
+    _, out = report
+    page = unescape((out / "report.html").read_text())
+    assert len(writeup_figures()) == 16
+    for figure in writeup_figures():
+        assert figure["what"] in page
+        assert figure["says"] in page
+    assert page.count("An error:") == 3
+    assert (out / "report.md").read_text().count("An error:") == 3
+
+
+def test_write_up_is_kept_as_data() -> None:
+    """The figures of the lab are those of its write-up."""
+    values = [figure["value"] for figure in writeup_figures() if "value" in figure]
+    assert values == [58164298, 58.16, 0.23, 33.973, 4489, 4394, 4516, 2918, 3622, 5270, 7818, 256, 256]
+
+
+def test_page_needs_nothing_else(report: tuple[dict[str, Any], Path]) -> None:
+    """One file: no script, no picture, style or font from elsewhere, and no host name."""
+    _, out = report
+    page = (out / "report.html").read_text()
+    assert not re.search(r"<script|<img|<link|<iframe|@import|src=|url\((?!#)| on\w+=", page)
+    links = re.findall(r'href="([^"]*)"', page)
+    assert all(link.startswith("#") for link in links)
+    assert "secret-host-name" not in page
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_markdown_shows_plots_that_exist(report: tuple[dict[str, Any], Path]) -> None:
+    """Each picture of the Markdown is a PNG beside it."""
+    _, out = report
+    pictures = re.findall(r"\]\(([^)]*\.png)\)", (out / "report.md").read_text())
+    assert len(pictures) >= 4
+    assert sorted(pictures) == sorted(path.name for path in out.glob("*.png"))
+
+
+def test_plots_say_unit_machine_and_source(report: tuple[dict[str, Any], Path]) -> None:
+    """Each plot alone names its run, torch, GPU and source, and has no unparsed formula on an axis."""
+    run, out = report
+    loaded = load(next(out.parent.rglob("0001_run1.json")))
+    for draw in PLOTS:
+        plot = draw(loaded)
+        if isinstance(plot, str):
+            continue
+        plot.figure.draw_without_rendering()
+        said = " ".join(text.get_text() for text in plot.figure.findobj(Text)).replace("\n", " ")
+        assert "$" not in said
+        assert run["machine_info"]["torch"] in said
+        assert (run["machine_info"]["gpu"] or "no GPU") in said
+        assert "0001_run1" in said
+        assert re.search(r"Measured|Predicted", said)
+        assert re.search(r"MB \(10\*\*6 bytes\)|, ms|seconds|, %", said)
+
+
+def _poison(value: Any) -> Any:
+    """Put markup into every text, but for those that rows are chosen by."""
+    if isinstance(value, dict):
+        kept = ("question", "source", "timed", "datetime", "moment")
+        return {name: inner if name in kept else _poison(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_poison(inner) for inner in value]
+    return f"{value} {HOSTILE} $\\frac{{|}}$ `x` [a](javascript:b)" if isinstance(value, str) else value
+
+
+def test_markup_in_names_is_shown_not_followed(tmp_path: Path) -> None:
+    """No text of a saved run becomes a tag, a link, a formula or a new column."""
+    run = load(save(_poison(synthetic_run(seeds=1)), tmp_path, "0001_<b>&run"))
+    other = load(save(_poison(synthetic_run(seeds=1)), tmp_path, "0002_<b>&run"))
+    page, markdown, *plots = write_report([run, other], tmp_path / "out")
+    for text in (page.read_text(), markdown.read_text()):
+        assert "<script" not in text
+        assert "<b>" not in text
+        assert "alert(" in text
+    assert not re.search(r"(?<!\\)\]\(javascript", markdown.read_text())
+    lines = [line for line in markdown.read_text().splitlines() if line.startswith("| ")]
+    assert not any(re.search(r"\{\|", line) for line in lines)
+    assert all(re.fullmatch(r"[A-Za-z0-9.-]+\.png", path.name) for path in plots)
+
+
+def test_imports_neither_pytest_nor_torch() -> None:
+    """Everything of reports, imported in a fresh interpreter, leaves pytest and torch alone."""
+    names = [
+        path.stem for path in (ROOT / "reports").glob("*.py") if path.stem not in ("__init__", "__main__")
+    ]
+    code = f"import sys; import {', '.join(f'reports.{name}' for name in names)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "pytest", "_pytest"} & set(done.stdout.split())
+
+
+def test_list_starts_quickly(tmp_path: Path) -> None:
+    """``list`` of ten runs takes half a second of processor time at most, and loads no plotting."""
+    for place in range(10):
+        save(synthetic_run(), tmp_path, f"{place:04}_run")
+    code = (
+        "import sys, time; from stepcost.cli import main; main(['list']);"
+        "print(time.process_time(), *sys.modules, file=sys.stderr)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert time.perf_counter() - started < 5
+    taken_s, *modules = done.stderr.split()
+    assert float(taken_s) <= 0.5
+    assert not {"matplotlib", "jinja2", "numpy", "torch"} & set(modules)
+
+
+@pytest.mark.parametrize("arguments", [["nope"], ["--nope"], ["list", "x"], ["run1", "--out"]])
+def test_wrong_commands_are_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong command is one line on standard error and exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(find, "REFERENCE", tmp_path)
+    try:
+        code: object = command_line.main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

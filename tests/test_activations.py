@@ -1,0 +1,145 @@
+"""What is kept for backward, by module: predicted on meta tensors, measured from made-up events."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from stepcost.activations import LOSS, ModuleActivations, Owner, by_module, print_activations, watched
+from stepcost.allocator.history import History, HistoryUnavailable
+from stepcost.catalog.cards import CARDS
+from stepcost.measure import activations as measured
+from stepcost.predict.command import main
+from stepcost.predict.prediction import predict_activations
+from stepcost.request import Request
+
+MIB = 2**20
+CONV, BN = Owner("conv", "Conv2d"), Owner("bn", "BatchNorm2d")
+
+
+def recorded(activation_bytes: int) -> History:
+    """One step: 3 MiB kept and 2 MiB of scratch, then 4 MiB kept, then a loss; backward makes 1 MiB."""
+    base = 1 << 30
+    events = [
+        ("segment_alloc", base, 20 * MIB),
+        ("alloc", base, 3 * MIB),
+        ("alloc", base + 3 * MIB, 2 * MIB),
+        ("free", base + 3 * MIB, 2 * MIB),
+        ("alloc", base + 3 * MIB, 4 * MIB),
+        ("segment_alloc", 2 * base, 2 * MIB),
+        ("alloc", 2 * base, 4),
+        ("alloc", 2 * base + 512, MIB),
+    ]
+    peak = 8 * MIB + 512
+    about = {"peak_allocated_bytes": peak, "activation_bytes": activation_bytes}
+    return History(segments=[], events=events, marks=[("forward", 7)], about=about)
+
+
+CHANGES = [(0, LOSS), (0, Owner("(model)", "Net")), (0, CONV), (2, BN), (3, LOSS)]
+
+
+def test_recorded_allocations_belong_to_the_innermost_running_module() -> None:
+    """Between two changes everything is the first one's; what died in forward or came later is nobody's."""
+    assert measured.kept_by_module(recorded(7 * MIB + 512), CHANGES) == [
+        ModuleActivations(module="bn", class_name="BatchNorm2d", bytes=4 * MIB),
+        ModuleActivations(module="conv", class_name="Conv2d", bytes=3 * MIB),
+        ModuleActivations(module="(loss)", class_name="cross_entropy", bytes=512),
+    ]
+
+
+def test_a_sum_that_the_allocator_did_not_count_is_refused() -> None:
+    """Where the modules do not add up to the allocator's own counter there is no table."""
+    with pytest.raises(HistoryUnavailable, match="the allocator counted 512"):
+        measured.kept_by_module(recorded(512), CHANGES)
+
+
+def test_without_a_gpu_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The measuring command refuses, and names the one that predicts; so it does for a wrong row."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for row, message in (
+        ("resnet18:sgd:4:32", "fixtures.predict"),
+        ("resnet18", "is not MODEL"),
+        ("resnet18:sdg:4:32", "unknown optimizer 'sdg'; it takes sgd, "),
+        ("resnet18:sgd:0:32", "1 or more"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            measured.main([row])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_innermost_module_is_known_at_every_moment() -> None:
+    """Entering and leaving forwards, nested and shared, gives the owner in turn; the hooks are gone after."""
+    inner = nn.ReLU()
+    model = nn.Sequential(nn.Sequential(inner), inner)
+    seen: list[str] = []
+    with watched(model, lambda owner: seen.append(owner.module)):
+        model(torch.zeros(1))
+    nested = ["(model)", "0", "0.0", "0", "(model)"]
+    assert seen == ["(loss)", *nested, "0.0", "(model)", "(loss)"]
+    model(torch.zeros(1))
+    assert len(seen) == 9
+
+
+def test_sums_come_most_first() -> None:
+    """Storages of one module are added up."""
+    assert [(one.module, one.bytes) for one in by_module([(BN, 1), (CONV, 2), (BN, 4)])] == [
+        ("bn", 5),
+        ("conv", 2),
+    ]
+
+
+@pytest.mark.parametrize("model", ["small-cnn", "resnet18", "mobilenet_v2", "vit_b_16", "swin_t"])
+@pytest.mark.parametrize("card", [None, "h100-80gb"])
+def test_predicted_modules_add_up_to_the_activation_bytes(model: str, card: str | None) -> None:
+    """Nothing that forward leaves is without a module, and nothing is counted twice."""
+    request = Request(model=model, optimizer="adam", batch_size=2, image_size=224)
+    reading, found = predict_activations(request, None if card is None else CARDS[card])
+    assert sum(one.bytes for one in found) == reading.activation_bytes
+    assert len({one.module for one in found}) == len(found) > 3
+
+
+def test_a_layer_keeps_its_output() -> None:
+    """ResNet-18's first convolution leaves its output, its batch norm another and two rows of statistics."""
+    request = Request(model="resnet18", optimizer="sgd", batch_size=2, image_size=224)
+    found = {one.module: one for one in predict_activations(request)[1]}
+    assert found["conv1"] == ModuleActivations(module="conv1", class_name="Conv2d", bytes=2 * 64 * 112**2 * 4)
+    assert found["bn1"].bytes == 2 * 64 * 112**2 * 4 + 2 * 512
+    assert "relu" not in found
+    assert "maxpool" in found
+
+
+def test_what_does_not_fit_has_no_modules() -> None:
+    """A step that runs out of memory keeps nothing that could be shown."""
+    request = Request(model="small-cnn", optimizer="sgd", batch_size=4_000_000)
+    assert predict_activations(request, CARDS["t4"])[1] == []
+    assert predict_activations(replace(request, batch_size=4), CARDS["t4"])[1]
+
+
+def test_the_command_lists_modules_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """In JSON all of them, which add up; without the flag nothing of them."""
+    arguments = ["resnet18", "--batch-size", "2", "--json"]
+    main([*arguments, "--activations"])
+    answer = json.loads(capsys.readouterr().out)
+    assert sum(one["kept_bytes"] for one in answer["activations_by_module"]) == answer["activation_bytes"]
+    assert answer["activations_by_module"][0].keys() == {"module", "class", "kept_bytes"}
+    main(arguments)
+    assert "activations_by_module" not in json.loads(capsys.readouterr().out)
+
+
+def test_the_table_shows_ten_modules_and_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    """Eleven modules are ten rows, one row for the others, and the sum, with unit and source."""
+    print_activations(by_module((Owner(f"m{n}", "Conv2d"), (20 - n) * 10**6) for n in range(11)), "predicted")
+    out = capsys.readouterr().out
+    assert "m9 " in out
+    assert "m10" not in out
+    assert "the other 1" in out
+    assert "165.000" in out
+    assert "predicted" in out
+    assert "10**6" in out

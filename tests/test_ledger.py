@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepcost.ledger import ACTIVATION, ALWAYS, GRADIENT, WORKSPACE, Allocation, kind_of, ledger_at_peak
+
+allocations = st.builds(
+    lambda size, born, lasts, kind: Allocation(size, born, kind, None if lasts is None else born + 1 + lasts),
+    st.integers(1, 1000).map(lambda blocks: blocks * 512),
+    st.integers(ALWAYS, 30),
+    st.none() | st.integers(0, 10),
+    st.none() | st.just(GRADIENT),
+)
+
+
+@given(st.lists(allocations, max_size=30))
+def test_the_parts_add_up_to_the_peak(blocks: list[Allocation]) -> None:
+    """The ledger's parts are the peak to the byte, and no other moment has more."""
+    peak = ledger_at_peak(blocks, forward_end=10, reserved_bytes=10**9, context_bytes=None)
+    assert peak.ledger.allocated_bytes == peak.allocated_bytes
+    assert peak.ledger.slack_bytes == 10**9 - peak.allocated_bytes
+    for event in range(ALWAYS, 50):
+        assert sum(block.bytes for block in blocks if block.lives_at(event)) <= peak.allocated_bytes
+
+
+def test_what_forward_leaves_behind_is_an_activation() -> None:
+    """Made in forward and alive at its end: kept for backward. All else without a name is workspace."""
+    assert kind_of(Allocation(512, 3, died=20), forward_end=10) == ACTIVATION
+    assert kind_of(Allocation(512, 3, died=9), forward_end=10) == WORKSPACE
+    assert kind_of(Allocation(512, 11, died=12), forward_end=10) == WORKSPACE
+    assert kind_of(Allocation(512, ALWAYS), forward_end=10) == WORKSPACE
+    assert kind_of(Allocation(512, 3, GRADIENT), forward_end=10) == GRADIENT
+
+
+def test_an_empty_step_has_an_empty_ledger() -> None:
+    """Without allocations every part is zero."""
+    ledger = ledger_at_peak([], forward_end=0, reserved_bytes=0, context_bytes=0).ledger
+    assert set(asdict(ledger).values()) == {0}
