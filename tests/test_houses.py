@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "src" / "stepcost"
 ABOVE = ("session", "cli")
-"""Modules at the top of the library that use its rooms; the others are the ground on which the rooms stand."""
+"""Modules at the top of the library that use its rooms; the others are the ground below them."""
 MAY_IMPORT = {
     "catalog": {"catalog"},
     "ground": {"ground", "catalog"},
@@ -64,7 +64,7 @@ def test_names_taken_from_a_package_are_seen(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", files("src/stepcost"))
 def test_arrows_run_one_way(path):
-    """A room of the library imports only rooms below it: measuring and predicting know nothing of each other."""
+    """A room of the library imports only rooms below it; measuring and predicting do not meet."""
     own = room_of(".".join(path.relative_to(LIBRARY.parent).with_suffix("").parts))
     ours = {room_of(name) for name in imported_by(path) if name.startswith("stepcost.")}
     assert ours <= MAY_IMPORT[own], f"a file of {own!r} imports {sorted(ours - MAY_IMPORT[own])}"

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stepcost.schema import stored
+
 PARAMETER, BUFFER, GRADIENT, STATE, INPUT = "parameter", "buffer", "gradient", "optimizer_state", "input"
 ACTIVATION, WORKSPACE = "activation", "workspace"
+ALLOCATED = (PARAMETER, BUFFER, GRADIENT, STATE, INPUT, ACTIVATION, WORKSPACE)
+"""The kinds of allocated memory."""
 ALWAYS = -1
 """``born`` of an allocation that was there before the step."""
 
@@ -20,31 +24,20 @@ class Ledger:
     All sizes are what the caching allocator counts (512-byte rounding included).
     """
 
-    parameter_bytes: int
-    buffer_bytes: int
-    gradient_bytes: int
-    optimizer_state_bytes: int
-    input_bytes: int
-    activation_bytes: int
-    """Made in forward and alive at its end (kept for backward), as far as still alive at the peak."""
-    workspace_bytes: int
-    """All else alive at the peak: cuDNN and cuBLAS workspaces and temporaries."""
-    slack_bytes: int
-    """Reserved at the peak, less allocated at the peak."""
-    context_bytes: int | None
+    parameter_bytes: int | None = stored("weights")
+    buffer_bytes: int | None = stored("buffers, such as batch-norm statistics")
+    gradient_bytes: int | None = stored("gradients that are alive at the peak")
+    optimizer_state_bytes: int | None = stored("what the optimizer keeps between steps")
+    input_bytes: int | None = stored("the batch")
+    activation_bytes: int | None = stored("kept for backward, as far as still alive at the peak")
+    workspace_bytes: int | None = stored("all else: workspaces of cuDNN and cuBLAS, and temporaries")
+    slack_bytes: int | None = stored("reserved at the peak less allocated at the peak")
+    context_bytes: int | None = stored("the process less what it has reserved", follows="driver")
 
     @property
     def allocated_bytes(self) -> int:
         """Sum of the seven parts that are allocated memory."""
-        return (
-            self.parameter_bytes
-            + self.buffer_bytes
-            + self.gradient_bytes
-            + self.optimizer_state_bytes
-            + self.input_bytes
-            + self.activation_bytes
-            + self.workspace_bytes
-        )
+        return sum(getattr(self, f"{kind}_bytes") for kind in ALLOCATED)
 
 
 @dataclass(slots=True)
@@ -104,9 +97,7 @@ def ledger_at_peak(
         allocated += change[event]
         if allocated > highest:
             highest, at = allocated, event
-    parts: dict[str, int] = dict.fromkeys(
-        (PARAMETER, BUFFER, GRADIENT, STATE, INPUT, ACTIVATION, WORKSPACE), 0
-    )
+    parts: dict[str, int] = dict.fromkeys(ALLOCATED, 0)
     for block in blocks:
         if block.lives_at(at):
             parts[kind_of(block, forward_end)] += block.bytes

@@ -1,14 +1,14 @@
-"""What the engine answers: frozen readings of plain data, in bytes and seconds."""
+"""What one training configuration costs, as frozen plain data in bytes and seconds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stepcost.ledger import Ledger
+from stepcost.schema import REQUIRED, Change, stored
 
 SCHEMA_VERSION = 1
 """Raised when a stored name changes its meaning; ``docs/schema.md`` says what each one means."""
-
 
 FORWARD = "forward"
 BACKWARD = "backward"
@@ -19,67 +19,90 @@ PHASES = (FORWARD, BACKWARD, OPTIMIZER_STEP)
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Context memory at one named moment of a process, in bytes.
+    """Memory of a process at one named moment, in bytes."""
 
-    ``context_bytes = process_bytes - reserved_bytes``; ``None`` where the
-    process figure could not be read (the reading's ``unread`` says why).
-    """
-
-    moment: str
-    process_bytes: int | None
-    reserved_bytes: int
-    context_bytes: int | None
+    moment: str = stored("`first allocation`, `model loaded` or `training step`", default=REQUIRED)
+    process_bytes: int | None = stored("memory of the process on the GPU")
+    reserved_bytes: int | None = stored("segments that the allocator holds")
+    context_bytes: int | None = stored("`process_bytes` less `reserved_bytes`")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """Memory of one training configuration, read in (or predicted for) a fresh process.
 
-    ``None`` means 'could not be read', and ``unread`` maps the field's name to
-    the reason. Names and meanings are those of ``docs/schema.md``.
+    ``None`` means 'could not be read', and ``unread`` maps the field's name to the reason.
     """
 
-    source: str
-    """``measured`` or ``predicted``."""
-    fits: bool
-    """False where the configuration ran (or would run) out of memory; ``reason`` says how."""
-    parameters: int | None = None
-    parameter_bytes: int | None = None
-    buffer_bytes: int | None = None
-    gradient_bytes: int | None = None
-    """Bytes of the ``.grad`` tensors after a training step."""
-    optimizer_state_bytes: int | None = None
-    """Bytes of the optimizer's state tensors that have their parameter's shape."""
-    optimizer_scalar_bytes: int | None = None
-    """Bytes of the optimizer's other state tensors (step counters), wherever they live."""
-    input_bytes: int | None = None
-    activation_bytes: int | None = None
-    """Allocated after the forward pass less allocated before it: what is kept for backward."""
-    first_step_peak_allocated_bytes: int | None = None
-    """Peak of the first step alone: lower than the steady one where state does not exist yet."""
-    peak_allocated_bytes: int | None = None
-    """Peak of a steady step (the first steps are not counted)."""
-    peak_reserved_bytes: int | None = None
-    peak_moment: str | None = None
-    """``forward``, ``backward`` or ``optimizer step``: the phase whose peak is highest."""
-    phase_peak_bytes: dict[str, int] | None = None
-    """Peak of allocated memory in each phase of a steady step, keyed as ``peak_moment``."""
-    leaked_bytes: int | None = None
-    """Allocated after a steady step less allocated after the step before it: 0 unless something leaks."""
-    process_bytes: int | None = None
-    process_bytes_from: str | None = None
-    """How ``process_bytes`` was read: ``nvml process``, ``nvml device difference`` or ``prediction``."""
-    context_bytes: int | None = None
-    """``process_bytes - reserved`` after the training steps."""
-    moments: tuple[Moment, ...] = ()
-    ledger: Ledger | None = None
-    steps_before_reading: int | None = None
-    seconds: float | None = None
-    """What it took to obtain this reading, from request to answer."""
-    reason: str | None = None
-    """Where ``fits`` is false: what ran out of memory, and in which phase."""
-    unread: dict[str, str] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
+    source: str = stored("`measured` or `predicted`", identifies=True, default=REQUIRED)
+    fits: bool | None = stored(
+        "false where it ran (or would run) out of memory, and `reason` says how; such a row has no bytes. "
+        "In a predicted row null where that cannot be said, and `unread` says why",
+        default=REQUIRED,
+    )
+    reason: str | None = stored("where it does not fit: what ran out of memory, and in which phase")
+    parameters: int | None = stored("count of trainable parameters")
+    parameter_bytes: int | None = stored(
+        "sum over parameters of elements times element size", gated=True, follows="shapes"
+    )
+    buffer_bytes: int | None = stored(
+        "the same of the buffers (batch-norm statistics)", gated=True, follows="shapes"
+    )
+    gradient_bytes: int | None = stored(
+        "bytes of the `.grad` tensors after a training step", gated=True, follows="shapes"
+    )
+    optimizer_state_bytes: int | None = stored(
+        "bytes of the optimizer's state tensors that have the shape of their parameter",
+        gated=True,
+        follows="shapes",
+    )
+    optimizer_scalar_bytes: int | None = stored(
+        "bytes of the optimizer's other state tensors (step counters), wherever they live"
+    )
+    input_bytes: int | None = stored("images and labels of one batch on the device", follows="shapes")
+    activation_bytes: int | None = stored(
+        "allocated after the forward pass less allocated before it: kept for backward", gated=True
+    )
+    first_step_peak_allocated_bytes: int | None = stored(
+        "peak of the first step alone, which lies: optimizer state is not there yet"
+    )
+    peak_allocated_bytes: int | None = stored(
+        "highest allocated memory in a steady training step; in rows of question 4, of the prepared engine "
+        "(a captured step with its pool) after the cached blocks of the warm-up were returned",
+        gated=True,
+    )
+    peak_reserved_bytes: int | None = stored(
+        "highest reserved memory (segments held by the caching allocator), read with the former", gated=True
+    )
+    peak_moment: str | None = stored(
+        "the phase whose peak is highest: `forward`, `backward` or `optimizer step`"
+    )
+    phase_peak_bytes: dict[str, int] | None = stored("those three names to the peak of allocated in each")
+    leaked_bytes: Change | None = stored(
+        "allocated after a steady step less allocated after the step before it: 0 unless something leaks"
+    )
+    process_bytes: int | None = stored(
+        "memory of this process on the GPU after the training steps", gated=True, follows="driver"
+    )
+    process_bytes_from: str | None = stored(
+        "`nvml process`, `nvml device difference` (from an idle baseline) or `prediction`"
+    )
+    context_bytes: int | None = stored(
+        "`process_bytes` less reserved, after the training steps", follows="driver"
+    )
+    moments: tuple[Moment, ...] = stored("the context on the way to the reading, in order", default=())
+    ledger: Ledger | None = stored(
+        "where every byte is at the moment of the peak. The first seven parts add up to "
+        "`peak_allocated_bytes`, with `slack_bytes` to reserved, with `context_bytes` to the process"
+    )
+    steps_before_reading: int | None = stored("training steps taken before the steady step that is read")
+    seconds: float | None = stored("what it took to obtain this reading, from request to answer")
+    unread: dict[str, str] = stored(
+        "name of a field to the reason why it is null, a bound or an estimate. In predicted rows "
+        "`workspace_bytes` says which workspaces the table lacks",
+        default={},
+    )
+    schema_version: int = stored("version of this page", default=SCHEMA_VERSION)
 
     @property
     def tensor_bytes(self) -> int | None:

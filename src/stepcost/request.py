@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepcost.catalog.engines import ENGINES
+from stepcost.schema import REQUIRED, Count, stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,22 +16,31 @@ class Request:
     crosses the process border). Nothing in it refers to a live object.
     """
 
-    model: str
-    """A name in the model catalog, a torchvision classifier, or ``package.module:function``."""
-    optimizer: str
-    """A name in the optimizer catalog, such as ``sgd`` or ``adam``."""
-    batch_size: int
-    """Images per training step."""
-    image_size: int = 32
-    """Height and width of the images; a batch is ``(batch_size, 3, image_size, image_size)``."""
-    num_classes: int = 10
-    """Width of the classifier's last layer."""
-    engine: str = "eager"
-    """How a step is run: a name in ``stepcost.catalog.engines.ENGINES``."""
+    model: str = stored(
+        "name in the catalog, torchvision name, or `package.module:function`",
+        identifies=True,
+        default=REQUIRED,
+    )
+    optimizer: str = stored(
+        "name in the catalog (`sgd`, `adam`, ...) or `package.module:Class`",
+        identifies=True,
+        default=REQUIRED,
+    )
+    batch_size: Count = stored("images in a step", identifies=True, default=REQUIRED)
+    image_size: Count = stored(
+        "height and width of the images: a batch is `(batch_size, 3, image_size, image_size)`",
+        identifies=True,
+        default=32,
+    )
+    num_classes: Count = stored("width of the last layer", identifies=True, default=10)
+    engine: str = stored("how a step is launched: a name in the catalog", identifies=True, default="eager")
     device: str = "cuda:0"
     """The torch device string: ``cuda:N`` or ``cpu``."""
-    seed: int = 0
-    """Seeds the weights, the random images and the order of training images."""
+    seed: int = stored(
+        "seed of the weights, of random images and of the order of training images",
+        identifies=True,
+        default=0,
+    )
 
     @property
     def precision(self) -> str:

@@ -1,7 +1,7 @@
-"""How a stored field is declared: once, with its type and meaning; whatever handles fields follows from that.
+"""Declare a stored field once, with its type and meaning; all that handles fields follows from that.
 
-A dataclass whose fields are declared by ``stored`` is a part of the schema. From its annotations come the checks
-of values that a file holds (``clean``), from ``stored`` what a comparison does with them.
+A dataclass whose fields are declared by ``stored`` is a part of the schema. Its annotations give the
+checks of values that a file holds (``clean``), ``stored`` what a comparison does with them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,17 @@ Share = Annotated[float, "from 0 to 1"]
 Change = Annotated[int, "either sign"]
 """A whole number that may be negative."""
 
+UNITS = {
+    "_bytes": "bytes",
+    "_s": "s",
+    "seconds": "s",
+    "_share": "share",
+    "_accuracy": "share",
+    "_j": "J",
+}
+"""The end of a field's name to its unit."""
 Follows = Literal["shapes", "build", "driver"]
-"""What decides a figure in bytes: the tensors' shapes alone; the capability, torch and cuDNN; the driver too."""
+"""What decides a figure: shapes alone; also the capability, torch and cuDNN; or also the driver."""
 Kind = Callable[[Any], Any]
 """Returns a value as its type, or raises ``ValueError`` with what it should have been."""
 
@@ -66,11 +75,11 @@ def stored(
 ) -> Any:
     """Declare a field of a dataclass as stored.
 
-    ``meaning`` is its line in ``docs/schema.md``. ``unit`` is read off the name unless given (`unit_of`). Rows
-    are compared only where all fields that ``identify`` them agree. A ``gated`` figure fails a comparison when it
-    grows, by a tolerance that depends on what it ``follows`` from. ``absent`` is a value that means the same as
-    no value: what files from before the field are taken to hold. A field without a value has ``default``;
-    ``default=MISSING`` requires one.
+    ``meaning`` is its line in ``docs/schema.md``. ``unit`` is read off the name unless given
+    (``unit_of``). Rows are compared only where all fields that ``identify`` them agree. A ``gated``
+    figure fails a comparison when it grows, by a tolerance that depends on what it ``follows`` from.
+    ``absent`` is a value that means the same as no value: what files from before the field are taken to
+    hold. A field that is not given has ``default``; ``default=REQUIRED`` allows no such field.
     """
     about = {
         "meaning": meaning,
@@ -92,16 +101,8 @@ REQUIRED = MISSING
 
 
 def unit_of(name: str) -> str:
-    """Return the unit that a name's ending says: ``*_bytes``, ``*_s`` and ``seconds``, ``*_share``, ``*_j``."""
-    endings = {
-        "_bytes": "bytes",
-        "_s": "s",
-        "seconds": "s",
-        "_share": "share",
-        "_accuracy": "share",
-        "_j": "J",
-    }
-    return next((unit for ending, unit in endings.items() if name.endswith(ending)), "")
+    """Return the unit that the ending of a name says; empty where it says none."""
+    return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
 
 
 @functools.cache

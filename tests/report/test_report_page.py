@@ -205,11 +205,12 @@ def test_markup_in_names_is_shown_not_followed(tmp_path: Path) -> None:
 
 
 def test_imports_neither_pytest_nor_torch() -> None:
-    """Everything of reports, imported in a fresh interpreter, leaves pytest and torch alone."""
-    names = [
-        path.stem for path in (ROOT / "reports").glob("*.py") if path.stem not in ("__init__", "__main__")
-    ]
-    code = f"import sys; import {', '.join(f'reports.{name}' for name in names)}; print(*sys.modules)"
+    """Everything of the report room, imported in a fresh interpreter, leaves pytest and torch alone."""
+    root = ROOT / "src"
+    paths = [path.relative_to(root).with_suffix("") for path in (root / "stepcost" / "report").rglob("*.py")]
+    names = [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    assert len(names) > 10
+    code = f"import sys; import {', '.join(names)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "pytest", "_pytest"} & set(done.stdout.split())
 

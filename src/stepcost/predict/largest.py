@@ -27,7 +27,9 @@ def largest_batch(request: Request, card: Card, *, torch_version: str = torch.__
     def fits(batch_size: int) -> bool:
         if batch_size == 1 and not trains_on_one(request):
             return False
-        return predict(replace(request, batch_size=batch_size), card, torch_version=torch_version).fits
+        return (
+            predict(replace(request, batch_size=batch_size), card, torch_version=torch_version).fits is True
+        )
 
     low = max(2, request.batch_size)
     if fits(low):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepcost.report.fields import text
 from stepcost.report.load import LoadError, Run, load, split_name
+from stepcost.schema import text
 
 STORAGE = ".benchmarks"
 """pytest-benchmark's default storage, in the directory where pytest was started."""

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stepcost.report.fields import MACHINE, ROW, SESSION, clean, text
+from stepcost.reading import SCHEMA_VERSION
+from stepcost.row import MACHINE, ROW, SESSION
+from stepcost.schema import clean, text
 
-SCHEMA_VERSION = 1
-"""The newest version of docs/schema.md that this loader knows."""
 MOST_COMPLAINTS = 20
 """A run with more bad values than this gets one note for the rest."""
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from stepcost.row import ROW
+
 Row = dict[str, Any]
 
-CONFIGURATION = (
-    "source",
-    "model",
-    "dataset",
-    "optimizer",
-    "batch_size",
-    "image_size",
-    "num_classes",
-    "precision",
-    "engine",
-    "stand_in_for",
-    "learning_rate_rule",
-    "schedule",
-    "card",
+OF_ONE_TRAINING = ("seed", "train_images", "steps_per_epoch")
+CONFIGURATION = tuple(
+    name
+    for name, one in ROW.items()
+    if one.identifies and name not in ("question", "timed", *OF_ONE_TRAINING)
 )
 """What must be equal before two rows may share a plot line or a sentence."""
 

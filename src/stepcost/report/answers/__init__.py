@@ -10,9 +10,10 @@ from stepcost.report.answers import engines as answers_engines
 from stepcost.report.answers import memory as answers_memory
 from stepcost.report.answers import model as answers_model
 from stepcost.report.answers import training as answers_training
-from stepcost.report.fields import MACHINE, clean, clean_row
 from stepcost.report.rows import Row
 from stepcost.report.tables import Table
+from stepcost.row import MACHINE, clean_row
+from stepcost.schema import clean
 
 Said = tuple[str, str, Table | None]
 """The text of an answer, its source, and its table if it has one."""

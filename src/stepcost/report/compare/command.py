@@ -14,9 +14,9 @@ from stepcost.report.compare.names import is_pattern, runs_named
 from stepcost.report.compare.result import FALSE_ALARM, SMALLEST_EFFECT, CannotCompareError, Rules
 from stepcost.report.compare.sides import compare_sides
 from stepcost.report.compare.tolerances import DEFAULT_RULES, FieldRule, parse_rule
-from stepcost.report.fields import text
 from stepcost.report.load import LoadError, Run
 from stepcost.report.terminal import print_table
+from stepcost.schema import text
 
 if TYPE_CHECKING:
     from stepcost.report.page.across import Across

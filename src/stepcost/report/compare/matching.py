@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stepcost.report.load import Run
-from stepcost.report.rows import CONFIGURATION, Row, configuration
+from stepcost.report.rows import Row, configuration
+from stepcost.row import ROW
 
 Key = tuple[Any, ...]
 RowsByKey = dict[Key, list[Row]]
 """The same row in each run of one side that has it."""
 
-IDENTITY = ("question", "timed", *CONFIGURATION, "seed", "train_images", "steps_per_epoch")
+IDENTITY = tuple(name for name, one in ROW.items() if one.identifies)
 """Rows are compared only where every one of these is equal; a field that neither row stores is equal."""
 
 OUT_OF_MEMORY_TIMED = "attempt that ran out of memory"

@@ -6,9 +6,9 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from stepcost.report.fields import text
 from stepcost.report.find import find_run, known, saved_files
 from stepcost.report.load import LoadError, Run, load, split_name
+from stepcost.schema import text
 
 
 def is_pattern(name: str) -> bool:

@@ -9,43 +9,32 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any
 
-from stepcost.report.fields import LEDGER_PARTS, ROW
+from stepcost.ledger import Ledger
+from stepcost.reading import PHASES
 from stepcost.report.rows import Row
 from stepcost.report.units import MB, MIB
+from stepcost.row import ROW, Gpu
+from stepcost.schema import Field, fields_of
 
-DEFAULT_FIELDS = (
-    "parameter_bytes",
-    "buffer_bytes",
-    "gradient_bytes",
-    "optimizer_state_bytes",
-    "activation_bytes",
-    "tensor_bytes",
-    "peak_allocated_bytes",
-    "peak_reserved_bytes",
-    "process_bytes",
-)
+DEFAULT_FIELDS = tuple(name for name, one in ROW.items() if one.gated)
 """Gated unless fields are named: those whose growth is a cost. The parts of the ledger, the peaks within a
 phase, the first step (which lies) and the context (the process figure holds it) can be named."""
-
-OF_THE_MODEL = ("parameter_bytes", "buffer_bytes", "gradient_bytes", "optimizer_state_bytes", "input_bytes")
-"""Follow from the shapes and the update rule: the same on every GPU and torch."""
-OF_THE_DRIVER = ("process_bytes", "context_bytes", "ledger.context_bytes")
-"""Hold the CUDA context, whose size the driver and the card decide."""
+COMPARED_UNITS = ("bytes", "J")
+"""Figures in these units are compared, gated or not; times are judged by their noise, elsewhere."""
 
 SAME_BUILD = ("compute_capability", "torch", "cudnn")
 SAME_DRIVER = ("gpu", "driver", "cuda")
 
-PHASES = ("forward", "backward", "optimizer step")
-FIELDS = (
-    *(
-        name
-        for name in ROW
-        if name.endswith("_bytes") and not name.endswith(("phase_peak_bytes", "total_bytes"))
-    ),
-    *(f"ledger.{part}" for part in LEDGER_PARTS),
-    *(f"phase_peak_bytes.{phase}" for phase in PHASES),
-)
-"""Every figure in bytes that a row may hold, by the name under which it is gated."""
+FIELDS: dict[str, Field] = {
+    **{
+        name: one
+        for name, one in ROW.items()
+        if one.is_figure and (one.gated or one.unit in COMPARED_UNITS) and name not in fields_of(Gpu)
+    },
+    **{f"ledger.{name}": one for name, one in fields_of(Ledger).items()},
+    **{f"phase_peak_bytes.{phase}": ROW["phase_peak_bytes"] for phase in PHASES},
+}
+"""Every figure that is compared, by the name under which it is gated."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +106,7 @@ def figures(row: Row) -> dict[str, int]:
     flat = {name: row.get(name) for name in FIELDS if "." not in name}
     for prefix, values in nested.items():
         flat.update({prefix + name: value for name, value in values.items()})
-    return {name: int(value) for name, value in flat.items() if value is not None}
+    return {name: value for name, value in flat.items() if value is not None}
 
 
 def rule_for(field: str, rules: Sequence[FieldRule]) -> FieldRule | None:
@@ -136,12 +125,12 @@ def default_tolerance(
 
     ``rows`` are the matched rows of both sides, of one source.
     """
-    if field in OF_THE_MODEL:
+    if FIELDS[field].follows == "shapes":
         return EXACT, "follows from the shapes"
     rows = list(rows)
     measured = any(row.get("source") == "measured" for row in rows)
     apart = differing(SAME_BUILD if measured else ("torch",), base, new)
-    if measured and field in OF_THE_DRIVER:
+    if measured and FIELDS[field].follows == "driver":
         ways = {row.get("process_bytes_from") for row in rows}
         if len(ways) > 1:
             return None, f"read in different ways: {', '.join(sorted(map(str, ways)))}"

@@ -1,35 +1,42 @@
-"""Tables of all rows of a run: memory, step times, training runs, the search, and the instrument itself."""
+"""Tables of all rows of a run, by question: every figure and word that any of them has, from the schema."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from stepcost.report.fields import LEDGER_PARTS
+from stepcost.ledger import Ledger
 from stepcost.report.load import Run
-from stepcost.report.rows import Row, configuration, having
+from stepcost.report.rows import CONFIGURATION, Row, configuration, having
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
 from stepcost.report.units import BYTES_NOTE, count, mb_number, ms, percent, seconds, significant
+from stepcost.row import ROW, Epoch, Stats
+from stepcost.schema import Field, fields_of
+from stepcost.search import Trial
 
-Column = tuple[str, Callable[[Row], str]]
+UNITS_NOTE = f"in {BYTES_NOTE}, s = seconds, ms = milliseconds"
+SAID_BY_THE_LABEL = (*CONFIGURATION, "name", "fullname", "question", "timed", "schema_version")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, and what stands under it; an empty cell where the row has nothing."""
+
+    heading: str
+    cell: Callable[[Row], str]
 
 
 def tables_of_all_rows(run: Run) -> list[Table]:
-    """Every row of the run, in the table of its kind; kinds without rows are left out."""
+    """Return every row of the run in the table of its question, and what has tables of its own."""
     rows = list(run.rows)
-    memory = [row for row in rows if row.get("question") in ("2a", "3a") and row.get("trials") is None]
-    engines = [
-        row for row in rows if row.get("question") == "4" and row.get("timed") != "epoch of single steps"
-    ]
-    trained = [row for row in rows if row.get("question") == "3b"]
+    questions = dict.fromkeys(row["question"] for row in rows if row.get("question"))
+    searches = [row for row in rows if row.get("trials")]
     tables = [
-        _table(f"Memory, every configuration; in {BYTES_NOTE}", memory, _MEMORY),
-        _table(f"Where every byte is at the peak; in {BYTES_NOTE}", having(memory, "ledger"), _LEDGER),
-        _table(f"Steps by engine; in {BYTES_NOTE}, ms = milliseconds", engines, _ENGINES),
-        *(_trials(row) for row in rows if row.get("trials")),
-        _table("Training runs; s = seconds, accuracies at the last epoch", trained, _TRAINED),
-        _table("The instrument itself; s = seconds, ms = milliseconds", _instrument(rows), _INSTRUMENT),
+        *(_of_question(question, rows) for question in questions),
+        _table(f"Where every byte is at the peak; in {BYTES_NOTE}", having(rows, "ledger"), _LEDGER),
+        *(_trials(row) for row in searches),
         _table(
             "Times of all rows, by pytest-benchmark; s = seconds, ms = milliseconds"
             + in_caption(throttled_note(rows, _name)),
@@ -40,174 +47,80 @@ def tables_of_all_rows(run: Run) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def _instrument(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if row.get("question") == "instrument"]
+def shown(one: Field, value: Any) -> str:
+    """Write a stored value in the unit of its field; empty for what a cell cannot hold."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        parts = {name: shown(one, inner) for name, inner in value.items()}
+        return ", ".join(f"{name} {part}" for name, part in parts.items() if part)
+    if not isinstance(value, int | float):
+        return value if isinstance(value, str) else ""
+    units: dict[str, Callable[[float], str]] = {"bytes": mb_number, "s": duration, "share": percent}
+    if one.unit in units:
+        return units[one.unit](value)
+    return count(value) if isinstance(value, int) else significant(value, 4)
 
 
-def _table(caption: str, rows: list[Row], columns: tuple[Column, ...]) -> Table:
+def duration(value_s: float) -> str:
+    """Write milliseconds below one second, else seconds."""
+    return ms(value_s) if value_s < 1 else seconds(value_s)
+
+
+def _of_question(question: str, rows: list[Row]) -> Table:
+    own = [row for row in rows if row.get("question") == question and not row.get("trials")]
+    columns = [_WHO, *(_column(one) for name, one in ROW.items() if name not in SAID_BY_THE_LABEL)]
+    return _table(f"Question {question}, every row; {UNITS_NOTE}", own, [*columns, *_LAST_EPOCH])
+
+
+def _table(caption: str, rows: list[Row], columns: list[Column]) -> Table:
     """One line per row; a column that no row has anything in is left out."""
-    cells = [[cell(row) for _, cell in columns] for row in rows]
-    kept = [place for place in range(len(columns)) if any(line[place] != "" for line in cells)]
+    cells = [[column.cell(row) for column in columns] for row in rows]
+    kept = [place for place in range(len(columns)) if any(line[place] for line in cells)]
     return Table(
         caption=caption,
-        columns=tuple(columns[place][0] for place in kept),
+        columns=tuple(columns[place].heading for place in kept),
         rows=tuple(tuple(line[place] or "not read" for place in kept) for line in cells),
     )
 
 
-def _field(name: str, shown: Callable[[Any], str], heading: str | None = None) -> Column:
-    def cell(row: Row) -> str:
-        return "" if row.get(name) is None else shown(row[name])
-
-    return heading or name.removesuffix("_bytes").replace("_", " "), cell
+def _heading(name: str) -> str:
+    return name.removesuffix("_bytes").removesuffix("_s").removesuffix("_share").replace("_", " ")
 
 
-def _stat(name: str) -> Column:
-    def cell(row: Row) -> str:
-        value = (row.get("stats") or {}).get(name)
-        return "" if value is None else duration(value)
-
-    return name, cell
-
-
-def duration(value_s: float) -> str:
-    """Milliseconds below one second, else seconds."""
-    return ms(value_s) if value_s < 1 else seconds(value_s)
+def _column(one: Field, within: Callable[[Row], Mapping[str, Any]] = lambda row: row) -> Column:
+    is_table = one.parts is not None  # of its own, or shown by an answer
+    return Column(
+        _heading(one.name), lambda row: "" if is_table else shown(one, (within(row) or {}).get(one.name))
+    )
 
 
 def _name(row: Row) -> str:
     return row.get("name") or row.get("fullname") or "unnamed"
 
 
-def _each(shown: Callable[[float], str]) -> Callable[[Mapping[str, float]], str]:
-    return lambda values: ", ".join(f"{name} {shown(value)}" for name, value in values.items())
-
-
-def _fits(row: Row) -> str:
-    if row.get("fits") is None:
-        return ""
-    return "yes" if row["fits"] else f"no: {row.get('reason') or 'out of memory'}"
-
-
-def _final(name: str) -> Callable[[Row], str]:
-    def cell(row: Row) -> str:
-        value = (row.get("epochs") or [{}])[-1].get(name)
-        return "" if value is None else percent(value)
-
-    return cell
-
-
-_WHO: tuple[Column, ...] = (
-    ("configuration", lambda row: configuration(row) or _name(row)),
-    _field("source", str),
-)
-_MEMORY: tuple[Column, ...] = (
-    *_WHO,
-    ("fits", _fits),
-    *(
-        _field(name, mb_number)
-        for name in (
-            "parameter_bytes",
-            "buffer_bytes",
-            "gradient_bytes",
-            "optimizer_state_bytes",
-            "input_bytes",
-            "activation_bytes",
-            "tensor_bytes",
-            "first_step_peak_allocated_bytes",
-            "peak_allocated_bytes",
-            "peak_reserved_bytes",
-            "context_bytes",
-            "process_bytes",
-        )
-    ),
-    _field("peak_moment", str),
-    _field("process_bytes_from", str, "process from"),
-    _field("gpu_busy_share", percent, "GPU busy"),
-    ("unread", lambda row: "; ".join(f"{name}: {why}" for name, why in (row.get("unread") or {}).items())),
-)
-
-
-def _part(name: str) -> Column:
-    heading = name.removesuffix("_bytes").replace("_", " ")
-    return heading, lambda row: "" if row["ledger"].get(name) is None else mb_number(row["ledger"][name])
-
-
-_LEDGER: tuple[Column, ...] = (*_WHO, *(_part(name) for name in LEDGER_PARTS))
-_ENGINES: tuple[Column, ...] = (
-    *_WHO,
-    ("fits", _fits),
-    _field("prepare_s", seconds, "prepared in"),
-    _stat("median"),
-    _field("kernel_s", duration, "sum of kernels"),
-    _field("kernels", lambda value: count(round(value))),
-    _field("gpu_busy_share", percent, "GPU busy"),
-    _field("least_s", duration, "least"),
-    _field("least_bytes", mb_number, "least moved"),
-    *(_field(name, mb_number) for name in ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")),
-)
-_TRAINED: tuple[Column, ...] = (
-    *_WHO,
-    _field("seed", str),
-    ("fits", _fits),
-    _field("learning_rate", lambda value: significant(value, 4)),
-    ("epochs", lambda row: str(len(row["epochs"])) if row.get("epochs") else ""),
-    _field("steps_per_epoch", count),
-    _field("train_s", seconds, "training time"),
-    _field("wall_s", seconds, "wall time"),
-    ("training accuracy", _final("train_accuracy")),
-    ("test accuracy", _final("test_accuracy")),
-)
-_INSTRUMENT: tuple[Column, ...] = (
-    ("row", _name),
-    _field("source", str),
-    *(
-        _field(name, duration, name.removesuffix("_s").replace("_", " "))
-        for name in (
-            "round_trip_s",
-            "bare_step_s",
-            "piped_step_s",
-            "border_s",
-            "warm_start_s",
-            "fresh_start_s",
-        )
-    ),
-    _field("border_share", percent),
-    _field("spread_share", percent),
-    _field("start_ratio", significant),
-    _field("start_parts_s", _each(duration), "start parts"),
-    _field("busy_shares", _each(percent), "GPU busy with faults"),
-)
-_TIMES: tuple[Column, ...] = (
-    ("row", _name),
-    _field("timed", str, "what is timed"),
-    _field("source", str),
-    _stat("median"),
-    _stat("mean"),
-    _stat("stddev"),
-    _stat("min"),
-    _stat("max"),
-    ("rounds", lambda row: str(row["stats"]["rounds"]) if row["stats"].get("rounds") is not None else ""),
-)
+_WHO = Column("configuration", lambda row: configuration(row) or _name(row))
+_LEDGER = [_WHO, *(_column(one, lambda row: row["ledger"]) for one in fields_of(Ledger).values())]
+_TIMES = [
+    Column("row", _name),
+    Column("what is timed", lambda row: row.get("timed") or ""),
+    Column("source", lambda row: row.get("source") or ""),
+    *(_column(one, lambda row: row["stats"]) for name, one in fields_of(Stats).items() if name != "data"),
+]
+_LAST_EPOCH = [
+    replace(column, heading=f"{column.heading}, last epoch")
+    for column in (
+        _column(one, lambda row: (row.get("epochs") or [{}])[-1]) for one in fields_of(Epoch).values()
+    )
+]
 
 
 def _trials(row: Row) -> Table:
-    """The batch sizes that the search for the largest tried, in order."""
-    rows = []
-    for trial in row["trials"]:
-        peak, step_s = trial.get("peak_allocated_bytes"), trial.get("step_s")
-        rows.append(
-            (
-                count(trial["batch_size"]),
-                "yes" if trial["fits"] else f"no: {trial.get('reason') or 'reason not stored'}",
-                "not read" if peak is None else mb_number(peak),
-                "not read" if step_s is None else duration(step_s),
-                "not read" if trial.get("seconds") is None else seconds(trial["seconds"]),
-            )
-        )
+    """The batch sizes that a search for the largest tried, in order."""
+    found = _table("", row["trials"], [_column(one) for one in fields_of(Trial).values()])
     return Table(
         caption=f"The search for the largest batch ({configuration(row)}), in the order tried, "
-        f"{row.get('source') or 'source not stored'}; allocated at the peak in {BYTES_NOTE}",
-        columns=("batch size", "fits", "allocated", "time a step", "took"),
-        rows=tuple(rows),
+        f"{row.get('source') or 'source not stored'}; {UNITS_NOTE}",
+        columns=found.columns,
+        rows=found.rows,
     )

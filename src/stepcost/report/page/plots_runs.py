@@ -136,7 +136,8 @@ def _lines(metric: Metric, runs: list[Run]) -> tuple[str, Lines]:
         rows = [row | {WAY: _way(row)} for row in of_question(run.rows, metric.question)]
         varying = ("engine", "precision") if metric.varying == WAY else (metric.varying,)
         for group in groups(rows, metric.varying):
-            key = tuple(group[0].get(name) for name in CONFIGURATION if name not in varying)
+            others = (name for name in CONFIGURATION if name not in (*varying, "source"))
+            key = (group[0].get("source"), *(group[0].get(name) for name in others))
             for name in dict.fromkeys(row[metric.varying] for row in group):
                 read = [metric.value(row) for row in group if row[metric.varying] == name]
                 values = [value for value in read if value is not None]
