@@ -1,13 +1,12 @@
 """Names the fixture modules; nothing else."""
 
 pytest_plugins = [
+    "fixtures.suite",
     "fixtures.options",
-    "fixtures.probe",
+    "fixtures.session",
+    "fixtures.rows",
+    "fixtures.memory",
+    "fixtures.training",
+    "fixtures.searching",
     "fixtures.engines",
-    "fixtures.gpu",
-    "fixtures.model",
-    "fixtures.data",
-    "fixtures.answers",
-    "fixtures.gate",
-    "fixtures.resume",
 ]

@@ -17,11 +17,11 @@ BORDER_SHARE_MAX = 0.01
 """What the border may add to a step of the model that is measured."""
 
 
-def test_process_border(benchmark, row, lab, settings):
+def test_process_border(benchmark, row, session, settings):
     """What does the pipe between the processes add to a training step?"""
-    model = lab.study_model
+    model = session.study_model
     ask = {"optimizer": settings.batch_optimizer, "batch_size": settings.optimizer_batch_size, "model": model}
-    with lab.configuration(lab.request(**ask)) as worker:
+    with session.configuration(session.request(**ask)) as worker:
         worker.call("timed_steps", 5)
         bare, piped = [], []
         # The same step by both clocks, inside the child and out here: steps differ among
@@ -43,26 +43,26 @@ def test_process_border(benchmark, row, lab, settings):
         border_share=border_share,
         round_trip_s=benchmark.stats["median"] if benchmark.stats else None,
     )
-    if lab.on_gpu:
+    if session.on_gpu:
         assert border_share < BORDER_SHARE_MAX
 
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("loop", ["plain", "study"])
-def test_spread_over_processes(measure_fitting, benchmark, row, lab, loop):
+def test_spread_over_processes(measure_fitting, benchmark, row, session, loop):
     """How far apart are the medians of the same step in five fresh processes?"""
-    ask = {"optimizer": lab.settings.batch_optimizer, "batch_size": lab.settings.optimizer_batch_size}
+    ask = {"optimizer": session.settings.batch_optimizer, "batch_size": session.settings.optimizer_batch_size}
     measure_fitting(**ask)
-    request = lab.request(**ask, engine="eager" if loop == "plain" else lab.study_engine)
+    request = session.request(**ask, engine="eager" if loop == "plain" else session.study_engine)
     medians = []
 
     def one_process():
-        with lab.worker(jobs.ENGINE_STEP, request) as worker:
+        with session.worker(jobs.ENGINE_STEP, request) as worker:
             worker.call("prepare")
             medians.append(median(worker.call("timed_steps", STEPS)))
 
     row(question="instrument", timed="start and 20 steps")
-    with lab.costs.of("start five processes and time their steps"):
+    with session.costs.of("start five processes and time their steps"):
         benchmark.pedantic(one_process, rounds=PROCESSES)
     spread_share = (max(medians) - min(medians)) / median(medians)
     row(
@@ -77,24 +77,24 @@ def test_spread_over_processes(measure_fitting, benchmark, row, lab, loop):
     assert spread_share <= SPREAD_SHARE_MAX
 
 
-def test_start_of_a_configuration(benchmark, row, lab, settings):
+def test_start_of_a_configuration(benchmark, row, session, settings):
     """How much faster is a warm fork server than a fresh interpreter, from request to first step?"""
     ask = {
         "optimizer": settings.batch_optimizer,
         "batch_size": settings.optimizer_batch_size,
-        "model": lab.study_model,
+        "model": session.study_model,
     }
-    request = lab.request(**ask)
+    request = session.request(**ask)
     parts = {}
 
     def warm_start():
-        with lab.configuration(request) as worker:
+        with session.configuration(request) as worker:
             parts.update(worker.call("first_step"))
 
     row(question="instrument", timed="start")
     benchmark.pedantic(warm_start, rounds=3, warmup_rounds=1)
-    with lab.costs.of("start a fresh interpreter, to compare"):
-        fresh_s = lab.fresh_interpreter_s(request)
+    with session.costs.of("start a fresh interpreter, to compare"):
+        fresh_s = session.fresh_interpreter_s(request)
     warm_s = benchmark.stats["median"] if benchmark.stats else None
     row(
         source="measured",
@@ -109,13 +109,13 @@ def test_start_of_a_configuration(benchmark, row, lab, settings):
 
 
 @pytest.mark.usefixtures("gpu")
-def test_busy_share_shows_faults(measure_fitting, benchmark, row, lab, settings):
+def test_busy_share_shows_faults(measure_fitting, benchmark, row, session, settings):
     """Does the busy share fall when a step copies its batch from the host, or waits after every layer?"""
     ask = {"optimizer": settings.batch_optimizer, "batch_size": max(settings.batch_sizes)}
     measure_fitting(**ask)
-    request = lab.request(**ask, engine=lab.study_engine)
+    request = session.request(**ask, engine=session.study_engine)
     row(question="instrument", timed="profiled steps")
-    with lab.costs.of("plant faults in a step"), lab.worker(jobs.PLANTED_STEP, request) as worker:
+    with session.costs.of("plant faults in a step"), session.worker(jobs.PLANTED_STEP, request) as worker:
         shares = benchmark.pedantic(worker.call, args=("busy_shares",), rounds=1)
     row(source="measured", **ask, model=settings.model, engine=request.engine, busy_shares=shares)
     assert shares["study with copy"] < FAULT_SHOWS * shares["study"]

@@ -153,9 +153,9 @@ def clean(values: Mapping[str, Any], known: Mapping[str, Field]) -> tuple[dict[s
 
 
 def build(part: type, values: Mapping[str, Any]) -> Any:
-    """Make a dataclass of the schema from the plain data it was stored as.
+    """Make a dataclass of the schema from plain data that holds its fields, among others.
 
-    Raises ``TypeError`` where a field that it needs is missing.
+    Raises ``TypeError`` where a field that it needs is missing, or a part of it has one that is not declared.
     """
     hints = get_type_hints(part)
     made = {}
@@ -164,11 +164,18 @@ def build(part: type, values: Mapping[str, Any]) -> Any:
             continue
         value, inner = values[one.name], _parts(_without_none(hints[one.name]))
         if inner is not None and isinstance(value, Mapping):
-            value = build(inner, value)
+            value = _build_whole(inner, value)
         elif inner is not None and isinstance(value, list | tuple):
-            value = tuple(build(inner, item) for item in value)
+            value = tuple(_build_whole(inner, item) for item in value)
         made[one.name] = value
     return part(**made)
+
+
+def _build_whole(part: type, values: Mapping[str, Any]) -> Any:
+    unknown = values.keys() - fields_of(part).keys()
+    if unknown:
+        raise TypeError(f"{part.__name__} has no field {', '.join(sorted(unknown))}")
+    return build(part, values)
 
 
 def number(value: Any) -> int | float:

@@ -16,7 +16,8 @@ from stepcost import jobs
 from stepcost.catalog.datasets import NEED_TORCH, Dataset, load_dataset
 from stepcost.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
 from stepcost.catalog.models import STAND_IN
-from stepcost.catalog.optimizers import BASE_BATCH_SIZE, OPTIMIZERS
+from stepcost.catalog.optimizers import BASE_BATCH_SIZE, find_optimizer
+from stepcost.catalog.own import is_own
 from stepcost.failures import ChildDied, ChildFailed, ChildHung, MeasureError, OutOfMemory
 from stepcost.machine import Machine, ModelInfo
 from stepcost.measure.process import Progress, Worker, warm_up_server
@@ -73,7 +74,7 @@ class Session:
         self._flops_per_image: tuple[int | None, str | None] | None = None
         with self.costs.of("inspect machine, model and data"):
             # A model of the user's own is not built in the server, which it could end.
-            users_own = ":" in settings.model
+            users_own = is_own(settings.model)
             warm_up_server(None if users_own else (settings.model, NUM_CLASSES_EXPECTED, settings.image_size))
             named, folder, download = settings.dataset, settings.data_dir, settings.download
             try:
@@ -86,6 +87,11 @@ class Session:
                     self.model: ModelInfo = worker.call(
                         "model", settings.model, self.dataset.num_classes, settings.image_size
                     )
+                    self._own_rates: dict[str, float] = {
+                        name: worker.call("learning_rate_of", name)
+                        for name in settings.optimizers
+                        if is_own(name)
+                    }
                     if users_own:
                         asked = (settings.model, self.dataset.num_classes, settings.image_size)
                         worker.call("try_model", *asked, self.machine.device)
@@ -227,7 +233,7 @@ class Session:
 
     def learning_rate(self, optimizer: str, batch_size: int) -> float:
         """Rate for a batch size: linear in it (Goyal et al. 2017, section 2.1) unless that is turned off."""
-        base = OPTIMIZERS[optimizer].learning_rate
+        base = find_optimizer(optimizer).learning_rate or self._own_rates[optimizer]
         return base * batch_size / BASE_BATCH_SIZE if self.settings.scale_learning_rate else base
 
     def study(self, request: Request, on_progress: Progress | None = None) -> dict[str, Any]:

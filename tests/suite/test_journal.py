@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixtures.resume import differences, reading_of
+from fixtures.resume import first_difference, reading_of
 from stepcost.journal import Journal, Kept, load_journal
 from stepcost.ledger import Ledger
 from stepcost.reading import Moment, Reading
@@ -144,7 +144,7 @@ def test_differences_name_what_differs_first():
     """Only the first part that differs is named, with both values; the same differs in nothing."""
     then = {"settings": {"model": "a", "batch_sizes": [8]}, "machine": {"torch": "2.6", "driver": None}}
     now = {"settings": {"model": "a", "batch_sizes": [8, 64]}, "machine": {"torch": "2.7", "driver": "1"}}
-    assert differences(then, now) == "batch_sizes 8, here it is 8,64"
+    assert first_difference(then, now) == "batch_sizes 8, here it is 8,64"
     settings_alike = then | {"settings": now["settings"]}
-    assert differences(settings_alike, now) == "torch 2.6, here it is 2.7; driver none, here it is 1"
-    assert differences(now, now) is None
+    assert first_difference(settings_alike, now) == "torch 2.6, here it is 2.7; driver none, here it is 1"
+    assert first_difference(now, now) is None

@@ -8,25 +8,18 @@ pytest_plugins = ["pytester"]
 
 SUITE = """
 import os, time
-from fixtures.probe import ROWS
 
-def test_step(benchmark, pytestconfig):
+def test_step(benchmark, row):
     fields = {"schema_version": 1, "question": "2a", "source": "predicted", "timed": "training step",
               "model": "made-up", "optimizer": "sgd", "batch_size": 4, "fits": os.environ.get("FITS") != "no"}
     if fields["fits"]:
         fields |= {"peak_allocated_bytes": int(os.environ.get("PEAK", 1_000_000)),
                    "peak_reserved_bytes": 2_000_000}
-    benchmark.extra_info.update(fields)
+    row(**fields)
     benchmark.pedantic(time.sleep, args=(float(os.environ.get("SLEEP", 0.05)),), rounds=5)
-    pytestconfig.stash[ROWS].append(dict(benchmark.extra_info))
 """
 CONFTEST = """
-import pytest
-from fixtures.probe import ROWS
-pytest_plugins = ["fixtures.gate"]
-
-def pytest_configure(config):
-    config.stash[ROWS] = []
+pytest_plugins = ["fixtures.options", "fixtures.suite", "fixtures.rows"]
 
 def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info.update(torch="2.11.0", cudnn="9.19.0")

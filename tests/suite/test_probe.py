@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fixtures import probe
+from fixtures import memory as probe
+from fixtures import training
+from fixtures.rows import OUT_OF_MEMORY_TIMED
 from stepcost.failures import ChildDied, OutOfMemory
 from stepcost.reading import Reading
 from stepcost.session import Costs
@@ -61,7 +63,7 @@ def test_out_of_memory_is_a_row():
     assert (reading.fits, reading.reason) == (False, "out of memory in forward: no room")
     assert reading.peak_allocated_bytes is None
     assert worker.closed
-    assert stored["timed"] == probe.OOM_TIMED
+    assert stored["timed"] == OUT_OF_MEMORY_TIMED
 
 
 @pytest.mark.parametrize("phase", ["reading", "timed_steps", "step"])
@@ -89,7 +91,7 @@ def test_training_that_runs_out_of_memory_is_a_row(error):
             raise error
         return {"epochs": [{"train_seconds": 1.0}, {"train_seconds": 2.0}], "wall_s": 3.0}
 
-    outcome = probe._trained(SimpleNamespace(study=study), Benchmark(), None, None)
+    outcome = training._trained(SimpleNamespace(study=study), Benchmark(), None, None)
     if error is None:
         assert (outcome["fits"], outcome["train_s"]) == (True, 3.0)
     else:

@@ -74,8 +74,8 @@ def doubled_state(monkeypatch):
 def swapped_optimizers(monkeypatch):
     """SGD and Adam under each other's names."""
     sgd, adam = OPTIMIZERS["sgd"], OPTIMIZERS["adam"]
-    monkeypatch.setitem(catalog.OPTIMIZERS, "sgd", replace(sgd, torch_name="Adam"))
-    monkeypatch.setitem(catalog.OPTIMIZERS, "adam", replace(adam, torch_name="SGD"))
+    monkeypatch.setitem(catalog.OPTIMIZERS, "sgd", replace(sgd, torch_class="torch.optim:Adam"))
+    monkeypatch.setitem(catalog.OPTIMIZERS, "adam", replace(adam, torch_class="torch.optim:SGD"))
 
 
 def ask_state(name):

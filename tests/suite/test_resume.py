@@ -13,11 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from fixtures import resume
-from fixtures.answers import OUTCOMES, Outcomes
-from fixtures.probe import ROWS
 from stepcost.journal import KEPT, Journal, Kept, load_journal
 from stepcost.request import Request
-from stepcost.session import Session
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--model", "small-cnn", "--device", "cpu", "--batch-sizes", "8,64", "--benchmark-save=run1")
@@ -151,13 +148,14 @@ def test_another_selection_is_not_gone_on_with(suite, tmp_path):
     assert load_journal(path).kept
 
 
-def lab_that_measures_nothing():
-    """A lab that keeps readings, and fails if it is asked to measure."""
-    lab = Session.__new__(Session)
-    lab._readings = {}
-    lab.request = Request
-    lab.fresh_reading = lambda request: pytest.fail("a kept reading was measured again")
-    return lab
+class Suite:
+    """A suite that was told to resume; its session keeps readings, and measures nothing."""
+
+    def __init__(self, storage):
+        self.options = {"benchmark_storage": f"file://{storage}", "--resume": True}
+        self.config = SimpleNamespace(getoption=self.options.__getitem__)
+        self.rows, self.skipped, self.notes, self.readings = [], [], [], {}
+        self.session = SimpleNamespace(request=Request, remember=self.readings.__setitem__)
 
 
 def test_relations_take_readings_from_kept_rows(monkeypatch, tmp_path):
@@ -166,12 +164,12 @@ def test_relations_take_readings_from_kept_rows(monkeypatch, tmp_path):
     extra = {"question": "3a", "source": "measured", "fits": False, "reason": "no room", **names}
     row = {"name": "t", "fullname": "b.py::t", "extra_info": extra, "options": {}}
     row["stats"] = {"data": [0.5], "iterations": 1}
-    journal = Journal(tmp_path / "unfinished.jsonl", {})
-    journal.add(Kept(row, "an answer without bytes"))
-    config = SimpleNamespace(stash={ROWS: [], OUTCOMES: Outcomes()})
+    monkeypatch.setattr(resume, "about_run", lambda session: {})
     monkeypatch.setattr(resume, "hand_to_pytest_benchmark", lambda config, row: None)
-    lab = lab_that_measures_nothing()
-    resume.take_over(SimpleNamespace(config=config, items=[]), lab, journal)
-    assert lab.reading(Request(**names)).reason == "no room"
-    assert config.stash[OUTCOMES].skipped == [{"test": "b.py::t", "reason": "an answer without bytes"}]
-    assert config.stash[ROWS][0]["reason"] == "no room"
+    journal = Journal(tmp_path / "unfinished.jsonl", {"selection": resume.selection([])})
+    journal.add(Kept(row, "an answer without bytes"))
+    suite = Suite(tmp_path)
+    assert "1 row kept" in resume.RunJournal(suite, []).note
+    assert suite.readings[Request(**names)].reason == "no room"
+    assert suite.skipped == [{"test": "b.py::t", "reason": "an answer without bytes"}]
+    assert suite.rows[0]["reason"] == "no room"

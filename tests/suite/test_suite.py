@@ -125,7 +125,7 @@ def test_model_that_cannot_be_trained_ends_the_run(suite, pytester):
     [
         (("--model", "resnet512"), "ERROR: unknown model 'resnet512': did you mean resnet152*"),
         (("--model", "mine:none"), "ERROR: model 'mine:none' cannot be imported*"),
-        (("--optimizers", "adem"), "ERROR: --optimizers: unknown name 'adem'; did you mean adam*"),
+        (("--optimizers", "adem"), "ERROR: --optimizers: unknown optimizer 'adem'; did you mean adam*"),
         (("--batch-sizes", "0"), "ERROR: --batch-sizes: '0' is not a whole number of 1 or more"),
         (("--device", "cuda:99"), "ERROR: --device cuda:99: *"),
         (
@@ -175,7 +175,7 @@ def test_comparing_names_only_real_differences(suite, pytester):
 def test_throttled_rows_are_named_at_the_end(suite, pytester):
     """The end of a session names rows whose times were taken while the card was throttled."""
     (pytester.path / "benchmarks" / "test_hot.py").write_text(
-        "def test_hot(benchmark, row, lab):\n"
+        "def test_hot(benchmark, row, session):\n"
         "    clocks = {'throttle_reasons': ['power cap']}\n"
         "    row(question='3a', source='measured', timed='training step', model='m', batch_size=64,\n"
         "        clocks=clocks)\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stepcost.catalog.optimizers import OPTIMIZERS
+from stepcost.catalog.optimizers import find_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Engine:
 
     def why_not(self, optimizer: str) -> str | None:
         """Say why this engine cannot run the optimizer of that name; ``None`` where it can."""
-        row = OPTIMIZERS[optimizer]
+        row = find_optimizer(optimizer)
         if self.captured and row.capture_options is None:
             return f"{optimizer} cannot be captured in a CUDA graph; eager can run it"
         if self.fused_optimizer and not row.has_fused:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stepcost.catalog.closed_form import resnet_parameters
+from stepcost.catalog.own import find_own, is_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,7 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     """
     if name in OWN_MODELS:
         return OWN_MODELS[name](num_classes)
-    if ":" in name:
+    if is_own(name):
         return _users_own(name, num_classes)
     import torchvision  # noqa: PLC0415 (slow to import, and not needed for the names above)
 
@@ -90,15 +90,14 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
 def _users_own(name: str, num_classes: int) -> nn.Module:
     from torch import nn  # noqa: PLC0415 (see above)
 
-    module_name, _, function_name = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"model {name!r} cannot be imported: {error}; it takes package.module:function"
-        ) from error
+        function = find_own(name)
+    except ValueError as error:
+        raise ValueError(f"model {error}") from error
     try:
         model = function(num_classes=num_classes)
+    except SystemExit as error:
+        raise ValueError(f"model {name!r}: it calls sys.exit({error.code!r})") from error
     except Exception as error:
         raise ValueError(
             f"model {name!r}: called with num_classes={num_classes}, it raised {error!r}"

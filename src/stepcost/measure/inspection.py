@@ -12,6 +12,7 @@ from torch import nn
 
 from stepcost.catalog.datasets import Dataset, load_dataset
 from stepcost.catalog.models import parameters_by_closed_form, prebuilt_model
+from stepcost.catalog.optimizers import build_optimizer
 from stepcost.failures import classify
 from stepcost.machine import Machine, ModelInfo
 from stepcost.measure import nvml
@@ -100,6 +101,14 @@ class Inspection:
             raise ValueError(f"model {name!r} gives {kind} for {asked}; {wanted}, one for each class")
         if not logits.requires_grad:
             raise ValueError(f"model {name!r} gives logits that no trainable parameter takes part in")
+
+    def learning_rate_of(self, optimizer: str) -> float:
+        """Return the rate at which an optimizer trains by default. Raises ``ValueError`` without one."""
+        try:
+            made = build_optimizer(optimizer, [nn.Parameter(torch.zeros(1))])
+            return float(made.param_groups[0]["lr"])
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"optimizer {optimizer!r} has no default for its lr: {error}") from error
 
     def free_bytes(self, device: str) -> int:
         """Free memory of the GPU as this fresh process sees it (``cudaMemGetInfo``)."""

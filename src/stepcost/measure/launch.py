@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stepcost.catalog.engines import ENGINES, Engine
-from stepcost.catalog.optimizers import OPTIMIZERS, build_optimizer
+from stepcost.catalog.optimizers import build_optimizer, find_optimizer
 from stepcost.request import Request
 from stepcost.step import TrainingStep, logits_of
 
@@ -39,7 +39,7 @@ def build_step(
 def _optimizer(
     request: Request, engine: Engine, model: nn.Module, learning_rate: float | None, scheduled: bool
 ) -> torch.optim.Optimizer:
-    row = OPTIMIZERS[request.optimizer]
+    row = find_optimizer(request.optimizer)
     options: dict[str, Any] = dict(row.capture_options or ()) if engine.captured else {}
     moving_rate = engine.captured and scheduled  # which a captured step reads from the GPU
     if engine.fused_optimizer or (moving_rate and row.moving_rate_needs_fused):

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 from stepcost.catalog.datasets import Dataset, images_per_epoch
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.models import build_model
-from stepcost.catalog.optimizers import OPTIMIZERS
+from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.schedules import SCHEDULES
 from stepcost.measure.launch import Launch, arranged, build_step, capture, set_learning_rate, warm_up
 from stepcost.measure.process import enter_phase
@@ -196,7 +196,7 @@ class Study:
     def _reset_captured_optimizer(self) -> None:
         """Put state back to its start in place: a graph keeps the addresses of the tensors."""
         optimizer = self.step.optimizer
-        starts_at = dict(OPTIMIZERS[self.request.optimizer].state_starts_at)
+        starts_at = dict(find_optimizer(self.request.optimizer).state_starts_at)
         for state in optimizer.state.values():
             for name, value in state.items():
                 if isinstance(value, torch.Tensor):

@@ -18,7 +18,7 @@ from torch import nn
 
 from stepcost.activations import Owner, watched
 from stepcost.catalog.models import build_model
-from stepcost.catalog.optimizers import OPTIMIZERS, build_optimizer
+from stepcost.catalog.optimizers import build_optimizer, find_optimizer, takes
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
 from stepcost.predict.as_on_cuda import RULES, as_on_cuda
 from stepcost.predict.tape import Event, Tape
@@ -52,8 +52,7 @@ class Trace:
 
 def trace_run(request: Request, steps: int = STEPS) -> Trace:
     """Trace the configuration; raises ``ValueError`` with one line where it cannot be built or traced."""
-    if request.optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {request.optimizer!r}: it takes one of {', '.join(OPTIMIZERS)}")
+    find_optimizer(request.optimizer)
     if request.precision != "fp32" or request.engine != "eager":
         raise ValueError(
             f"{request.precision} with {request.engine} cannot be predicted, only fp32 with eager"
@@ -146,6 +145,6 @@ def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
 
 def _optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer with the implementation CUDA chooses: foreach, unless the row says otherwise."""
-    options = dict(OPTIMIZERS[name].options)
-    chosen = {"foreach", "fused"} & options.keys()
-    return build_optimizer(name, model.parameters(), **({} if chosen else {"foreach": True}))
+    row = find_optimizer(name)
+    is_chosen = {"foreach", "fused"} & dict(row.options).keys() or not takes(row, "foreach")
+    return build_optimizer(name, model.parameters(), **({} if is_chosen else {"foreach": True}))

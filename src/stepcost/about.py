@@ -1,0 +1,105 @@
+"""What a session says of itself: its header, what a reader must know, and what is stored for all its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from stepcost.machine import Machine
+from stepcost.reading import SCHEMA_VERSION
+from stepcost.schema import fields_of
+from stepcost.session import Session
+
+GIB = 2**30
+IDENTITY = tuple(fields_of(Machine))
+"""Fields of a machine that identify it; its other fields are of one session."""
+
+
+def header_lines(session: Session) -> list[str]:
+    """Return lines that name machine, model, data and engines, and what a reader must know of them."""
+    machine, settings, data = session.machine, session.settings, session.dataset
+    lines = [
+        f"stepcost: {_device_line(machine, settings.card)}",
+        f"stepcost: torch {machine.torch}, torchvision {machine.torchvision}, "
+        f"CUDA {machine.cuda or 'none'}, cuDNN {machine.cudnn or 'none'}",
+        f"stepcost: model {session.model.name}, {session.model.parameters:,} parameters; images "
+        f"{settings.image_size}x{settings.image_size}; optimizers {', '.join(settings.optimizers)}; "
+        f"batch sizes {', '.join(map(str, settings.batch_sizes))}",
+        f"stepcost: data set {data.name}, {len(data.train_images):,} + {len(data.test_images):,} images "
+        f"({data.source}); {settings.epochs} epochs, engine {session.study_engine}, "
+        f"{settings.batch_optimizer}, seeds {', '.join(map(str, settings.seeds))}"
+        f"{'; last partial batches left out' if settings.drop_last else ''}",
+    ]
+    return lines + [f"stepcost: note: {note}" for note in notes(session)]
+
+
+def _device_line(machine: Machine, card: str) -> str:
+    if machine.gpu is None:
+        return (
+            f"no GPU ({machine.why_no_gpu}): memory is predicted for {card} (--gpu), "
+            "what only a GPU can tell is skipped"
+        )
+    total = f"{(machine.gpu_total_bytes or 0) / GIB:.1f} GiB"
+    return f"{machine.gpu} ({machine.device}, {total}), driver {machine.driver or 'unknown (no NVML)'}"
+
+
+def notes(session: Session) -> list[str]:
+    """Return what a reader must know to read the numbers right."""
+    machine = session.machine
+    found = list(machine.notes)
+    for other in machine.neighbours:
+        held = "an unknown amount" if other.bytes is None else f"{other.bytes:,} bytes"
+        found.append(
+            f"process {other.pid} ({other.name}) holds {held} on {machine.device}; "
+            "readings here are of the suite's own processes only, times may suffer"
+        )
+    if session.study_model != session.settings.model:
+        found.append(
+            f"questions 3b to 3d train {session.study_model} on the CPU, a stand-in for "
+            f"{session.settings.model}: its accuracy and times are not those of that model"
+        )
+    return found
+
+
+def record_of(
+    session: Session, *, command: Iterable[str], skipped: list[Any], failed: list[Any], more_notes: list[str]
+) -> dict[str, Any]:
+    """Return what all rows of a session have in common, as plain data for the saved file."""
+    model = asdict(session.model)
+    del model["parameter_shapes"]
+    data = session.dataset
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": list(command),
+        "settings": session.settings.as_dict(),
+        "device": session.machine.device,
+        "why_no_gpu": session.machine.why_no_gpu,
+        "clocks": session.machine.clocks,
+        "model": model,
+        "dataset": {
+            "name": data.name,
+            "source": data.source,
+            "train_images": len(data.train_images),
+            "test_images": len(data.test_images),
+        },
+        "skipped": skipped,
+        "failed": failed,
+        "notes": [*notes(session), *more_notes],
+        "costs": session.costs.table(),
+    }
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say in which values of ``now`` an earlier record differs, one phrase each."""
+    return [
+        f"{name} {_text(then.get(name))}, here it is {_text(value)}"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)
