@@ -41,10 +41,13 @@ class Reading:
         default=REQUIRED,
     )
     reason: str | None = stored("where it does not fit: what ran out of memory, and in which phase")
-    parameters: int | None = stored("count of trainable parameters")
+    parameters: int | None = stored("count of all parameters, trainable or frozen")
+    trainable_parameters: int | None = stored("count of those that require a gradient")
+    frozen_parameters: int | None = stored("count of those that do not")
     parameter_bytes: int | None = stored(
-        "sum over parameters of elements times element size", gated=True, follows="shapes"
+        "sum over all parameters of elements times element size", gated=True, follows="shapes"
     )
+    trainable_parameter_bytes: int | None = stored("the same of the trainable ones", follows="shapes")
     buffer_bytes: int | None = stored(
         "the same of the buffers (batch-norm statistics)", gated=True, follows="shapes"
     )

@@ -87,6 +87,17 @@ class Derived:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Question 3a, where `largest_batch` is null since only bounds of it are known."""
+
+    largest_batch_at_least: int | None = stored("this many images fit, where the search ended")
+    largest_batch_at_most: int | None = stored("no more than this many fit; 0 where not even one does")
+    largest_batch_likely: tuple[Count, ...] | None = stored(
+        "from and to, if what is unknown is as elsewhere; one number where the upper end was not found"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stats:
     """pytest-benchmark's statistics of the seconds that ``timed`` names."""
 
@@ -194,7 +205,20 @@ class Instrument:
     )
 
 
-PARTS = (Asked, Request, Model, Gpu, Reading, Derived, Times, Search, EngineStep, Training, Instrument)
+PARTS = (
+    Asked,
+    Request,
+    Model,
+    Gpu,
+    Reading,
+    Derived,
+    Times,
+    Search,
+    Bounds,
+    EngineStep,
+    Training,
+    Instrument,
+)
 """What a row is made of."""
 
 

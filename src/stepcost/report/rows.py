@@ -38,6 +38,24 @@ def of_question(rows: Iterable[Row], question: str) -> list[Row]:
     return [row for row in rows if row.get("question") == question]
 
 
+def own_first(rows: Iterable[Row], model: str | None) -> list[Row]:
+    """All rows, those of the session's ``model`` first, and of each model what question 1a read of it first.
+
+    Rows of a model that was trained in place of the session's come last.
+    """
+
+    def rank(row: Row) -> tuple[bool, ...]:
+        is_other = model is not None and row.get("model") != model
+        return bool(row.get("stand_in_for")), is_other, row.get("question") != "1a"
+
+    return sorted(rows, key=rank)
+
+
+def is_search(row: Row) -> bool:
+    """Whether the row is of a search for the largest batch, and not of one batch size."""
+    return row.get("timed") == "search" or row.get("trials") is not None
+
+
 def having(rows: Iterable[Row], *names: str) -> list[Row]:
     """Rows in which every one of these fields was read."""
     return [row for row in rows if all(row.get(name) is not None for name in names)]
@@ -95,7 +113,7 @@ MEMORY_FIGURES = (
     ("process_bytes", "process"),
     ("peak_reserved_bytes", "reserved"),
     ("peak_allocated_bytes", "allocated"),
-    ("tensor_bytes", "tensors"),
+    ("tensor_bytes", "tensor"),
 )
 
 

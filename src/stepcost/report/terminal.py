@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table as RichTable
 
-    from stepcost.report.answers import Answer
+    from stepcost.report.said import Answer
 
 
 UNCUT_COLUMNS = 160
@@ -22,6 +22,8 @@ LONGEST_FIGURE = 15
 """Letters of a cell with a figure (or ``out of memory``); longer ones are text, which needs its width."""
 GAP = 2
 """Blanks between two columns."""
+RULE_UNDER_THE_HEAD = "    \n" * 2 + " -- \n" + "    \n" * 5
+"""How rich draws a table, in ASCII: pytest writes text that its terminal cannot show as one escaped line."""
 _BLANKS_AT_THE_END = re.compile(r"(?: |\x1b\[[\d;]*m)+$", re.MULTILINE)
 """Blanks with codes of colours among them, which stay. Rich fills every line of a table to its width."""
 
@@ -57,11 +59,16 @@ def print_table(table: Table, file: TextIO) -> None:
 
 
 def _print(console: Console, *shown: RenderableType) -> None:
-    """Write these one below the other, without blanks at the ends of lines."""
+    """Write these one below the other, without blanks at the ends of lines.
+
+    A letter that the terminal cannot show is a question mark.
+    """
     with console.capture() as captured:
         for one in shown:
             console.print(one)
-    console.file.write(_BLANKS_AT_THE_END.sub(lambda end: end[0].replace(" ", ""), captured.get()))
+    text = _BLANKS_AT_THE_END.sub(lambda end: end[0].replace(" ", ""), captured.get())
+    encoding = getattr(console.file, "encoding", None) or "utf-8"
+    console.file.write(text.encode(encoding, "replace").decode(encoding))
 
 
 def _rich_table(table: Table, columns_free: int) -> RichTable:
@@ -73,7 +80,7 @@ def _rich_table(table: Table, columns_free: int) -> RichTable:
     columns = [(column, *(row[place] for row in table.rows)) for place, column in enumerate(table.columns)]
     widths = [max(map(len, cells)) for cells in columns]
     is_too_wide = sum(widths) + GAP * len(widths) > columns_free
-    drawn = NewTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    drawn = NewTable(box=box.Box(RULE_UNDER_THE_HEAD, ascii=True), pad_edge=False, padding=(0, 1, 0, 0))
     for place, cells in enumerate(columns):
         is_label = place < table.label_columns
         # A figure is never cut in two; a long name is, before a column is lost.

@@ -1,59 +1,59 @@
-"""The questions, each with its answer in a sentence, made from the rows of a run."""
+"""The registry of questions, each with the function that answers it from the rows of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from stepcost.report.answers import engines as answers_engines
-from stepcost.report.answers import memory as answers_memory
-from stepcost.report.answers import model as answers_model
-from stepcost.report.answers import training as answers_training
-from stepcost.report.rows import Row
-from stepcost.report.tables import Table
+from stepcost.report.answers import engines, fastest, memory, model, training
+from stepcost.report.rows import Row, of_question, own_first, source_of
+from stepcost.report.said import Answer, Said
+from stepcost.report.units import counted
 from stepcost.row import MACHINE, clean_row
 from stepcost.schema import clean
 
-Said = tuple[str, str, Table | None]
-"""The text of an answer, its source, and its table if it has one."""
 
+class Question(NamedTuple):
+    """One question: its name in the rows, its title, and the function of rows and machine that answers it."""
 
-@dataclass(frozen=True)
-class Answer:
-    """One question with what the rows say of it."""
-
-    question: str
-    """``1a`` to ``4``."""
+    name: str
     title: str
-    text: str
-    """One or a few sentences, with units."""
-    source: str
-    """``measured``, ``predicted``, ``measured and predicted``, or ``skipped`` (nothing read)."""
-    table: Table | None = None
+    answer: Callable[[list[Row], Mapping[str, Any]], Said]
 
 
-QUESTIONS: tuple[tuple[str, str, Callable[[list[Row], Mapping[str, Any]], Said]], ...] = (
-    ("1a", "How many parameters, and how large is the model?", answers_model.size_of_model),
-    ("1b", "Which GPU, and how much memory?", answers_model.which_gpu),
-    ("1c", "How large is the CUDA context?", answers_model.size_of_context),
-    ("2a", "How much memory does training take with each optimizer?", answers_memory.by_optimizer),
-    ("2b", "Which optimizer takes the most, and why?", answers_memory.why_optimizers_differ),
-    ("3a", "How much memory at each batch size, and which is the largest?", answers_memory.by_batch_size),
-    ("3b", "Which batch size is the most accurate at the end?", answers_training.most_accurate),
-    ("3c", "Which batch size is the fastest, and why?", answers_training.fastest),
-    ("3d", "How does training accuracy rise over wall time?", answers_training.accuracy_over_time),
-    ("4", "What does the way a step is run cost?", answers_engines.by_engine),
+QUESTIONS = (
+    Question("1a", "How many parameters, and how large is the model?", model.size_of_model),
+    Question("1b", "Which GPU, and how much memory?", model.which_gpu),
+    Question("1c", "How large is the CUDA context?", model.size_of_context),
+    Question("2a", "How much memory does training take with each optimizer?", memory.by_optimizer),
+    Question("2b", "Which optimizer takes the most, and why?", memory.why_optimizers_differ),
+    Question("3a", "How much memory at each batch size, and which is the largest?", memory.by_batch_size),
+    Question("3b", "Which batch size is the most accurate at the end?", training.most_accurate),
+    Question("3c", "Which batch size is the fastest, and why?", fastest.fastest),
+    Question("3d", "How does training accuracy rise over wall time?", training.accuracy_over_time),
+    Question("4", "What does the way a step is run cost?", engines.by_engine),
 )
+"""A new question is one entry here, and a benchmark whose rows carry its name."""
 
 
-def answers(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any] | None = None) -> list[Answer]:
-    """Answer every question 1a to 4 from ``rows``, in order.
+def answers(
+    rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any] | None = None, model: str | None = None
+) -> list[Answer]:
+    """Answer every registered question from ``rows``, in order, then count the rows of other questions.
 
     A row is a benchmark's ``extra_info``, with pytest-benchmark's ``stats``
-    under that key. Any subset of rows will do, none included: a question
-    without rows is answered ``skipped``. Values of the wrong type are ignored.
+    under that key; ``model`` is the name of the model that the session was
+    for. Any subset of rows will do, none included: a question without rows is
+    answered ``skipped``. Values of the wrong type are ignored.
     """
-    cleaned = [clean_row(row) for row in rows]
+    cleaned = own_first([clean_row(row) for row in rows], model)
     known, _ = clean(machine or {}, MACHINE)
-    return [Answer(question, title, *answer(cleaned, known)) for question, title, answer in QUESTIONS]
+    found = [Answer(name, title, *answer(cleaned, known)) for name, title, answer in QUESTIONS]
+    registered = {question.name for question in QUESTIONS}
+    for name in dict.fromkeys(row.get("question") for row in cleaned):
+        if name is None or name in registered:
+            continue
+        others = of_question(cleaned, name)
+        text = f"{counted(len(others), 'row')}; the tables of all rows show what was read."
+        found.append(Answer(name, "No sentence sums this up", text, source_of(others)))
+    return found

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcost.report.rows import PLAIN, Row, configuration, of_question, source_of
+from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
 from stepcost.report.units import count, listed, ms, significant
 
-if TYPE_CHECKING:
-    from stepcost.report.answers import Said
-
 
 def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
-    """4: the fastest engine at each batch size against the plain loop, with both limits beside."""
+    """4: the fastest engine at each batch size compared with eager, and both limits."""
     asked = _asked(rows)
     if not asked:
-        return "Not asked in this run (--engines all compares them).", "skipped", None
+        return Said("Not asked in this run (--engines all compares them).", "skipped")
     steps = engine_steps(rows)
     parts = []
     for batch in sorted({batch for batch, _ in steps}):
@@ -50,7 +48,7 @@ def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         rows=tuple(_line(steps, batch, engine) for batch, engine in asked),
         label_columns=2,
     )
-    return text, source_of(some), table
+    return Said(text, source_of(some), table)
 
 
 def engine_steps(rows: list[Row]) -> dict[tuple[int, str], Row]:
@@ -90,13 +88,13 @@ def _line(steps: Mapping[tuple[int, str], Row], batch: int, engine: str) -> tupl
         return (count(batch), engine, "out of memory", *["?"] * 6)
     row = steps[batch, engine]
     seconds = step_s(row)
-    plain = steps.get((batch, PLAIN))
+    eager = steps.get((batch, PLAIN))
     return (
         count(batch),
         engine,
         significant(seconds * 1000),
         count(round(batch / seconds)),
-        "?" if plain is None else significant(step_s(plain) / seconds),
+        "?" if eager is None else significant(step_s(eager) / seconds),
         _ms(row.get("kernel_s")),
         _ratio(seconds, row.get("kernel_s")),
         _ms(row.get("least_s")),
@@ -113,7 +111,7 @@ def _ratio(seconds: float, limit_s: float | None) -> str:
 
 
 def _losses(rows: list[Row]) -> str:
-    """How far the engines' losses are from the plain loop's."""
+    """How far the engines' losses are from eager's."""
     apart = {
         row["engine"]: row["loss_difference"]
         for row in of_question(rows, "4")
@@ -122,4 +120,4 @@ def _losses(rows: list[Row]) -> str:
     if not apart:
         return ""
     said = listed([f"{engine} {difference:.0e}" for engine, difference in apart.items()])
-    return f"In fp64 a step's loss is never further than this share from the plain loop's: {said}."
+    return f"In fp64 a step's loss is never further than this share from eager's: {said}."

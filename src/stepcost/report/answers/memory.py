@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcost.report.rows import (
     Row,
     configuration,
     groups,
     having,
+    is_search,
     memory_figure,
     of_question,
     optimizer_label,
     source_of,
 )
+from stepcost.report.said import NOT_ASKED, Said
 from stepcost.report.tables import Table
-from stepcost.report.units import BYTES_NOTE, count, listed, mb, mb_number
+from stepcost.report.units import BYTES_NOTE, count, counted, listed, mb, mb_number
 
-if TYPE_CHECKING:
-    from stepcost.report.answers import Said
-
-NOT_ASKED: Said = ("Not asked in this run.", "skipped", None)
 SMALL_SHARE = 0.01
 """A smaller part of a difference is not worth a clause."""
 WHAT_IS_KEPT = {
@@ -31,159 +29,204 @@ WHAT_IS_KEPT = {
     "adamw": "moments",
 }
 """What an optimizer's state tensors are called; others keep 'state'."""
+COLUMNS = {
+    "tensor_bytes": "tensors",
+    "peak_allocated_bytes": "allocated",
+    "peak_reserved_bytes": "reserved",
+    "context_bytes": "context",
+    "process_bytes": "process",
+}
+"""Figures of the tables of memory, with their headings."""
 
 
 def by_optimizer(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """2a: memory in training with each optimizer, all else equal."""
     found = groups(of_question(rows, "2a"), "optimizer")
-    if not found:
-        return NOT_ASKED
-    group = found[0]
-    figure = memory_figure(group)
-    if figure is None:
-        return f"No memory was read: {_why_not(group)}.", source_of(group), _table(group, "optimizer")
-    field, word = figure
-    parts = [
-        f"{optimizer_label(row['optimizer'])} {mb(row[field])}"
-        if row.get("fits") is not False
-        else f"{optimizer_label(row['optimizer'])} ran out of memory"
-        for row in group
-    ]
-    text = f"{listed(parts)} of {word} memory ({configuration(group[0], 'optimizer')})."
-    return text + _others(found), source_of(group), _table(group, "optimizer")
+    return _memory_by("optimizer", found) if found else NOT_ASKED
 
 
 def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """2b: the state that each update rule keeps, and how much of the difference it explains."""
     found = groups(of_question(rows, "2a"), "optimizer")
-    group = found[0] if found else []
-    told = having(group, "optimizer_state_bytes", "parameter_bytes")
+    if not found:
+        return NOT_ASKED
+    told = having(found[0], "optimizer_state_bytes", "parameter_bytes")
+    told = [row for row in told if row.get("fits") is not False]
     figure = memory_figure(told)
-    if not told or figure is None:
-        return NOT_ASKED if not group else ("The optimizer state was not read.", "skipped", None)
-    field, word = figure
-    most = max(told, key=lambda row: row[field])
-    least = min(told, key=lambda row: row[field])
-    kept = [_what_it_keeps(row) for row in told]
+    if figure is None:
+        return Said("The optimizer state was not read.", "skipped")
     if len(told) == 1:
-        return f"Only one optimizer was read: {kept[0]}.", source_of(told), None
-    text = f"{optimizer_label(most['optimizer'])} takes the most {word} memory, {mb(most[field])}: "
-    text += f"{_what_it_keeps(most)}. "
-    others = [_what_it_keeps(row) for row in told if row is not most]
-    text += f"{'; '.join(others)}."
-    peaks = [row.get("peak_allocated_bytes") for row in (most, least)]
-    if None not in peaks and peaks[0] != peaks[1]:
-        apart = most["peak_allocated_bytes"] - least["peak_allocated_bytes"]
-        state = most["optimizer_state_bytes"] - least["optimizer_state_bytes"]
-        text += (
-            f" The peaks of {optimizer_label(most['optimizer'])} and {optimizer_label(least['optimizer'])} "
-            f"are {mb(apart)} apart, and their state {mb(state)}"
-        )
-        if most.get("peak_moment"):
-            text += f" ({optimizer_label(most['optimizer'])} peaks in the {most['peak_moment']})"
-        if abs(apart - state) > SMALL_SHARE * apart:
-            text += f"; the other {mb(abs(apart - state))} are what else is alive at the two peaks"
-        text += "."
-    return text, source_of(told), None
+        return Said(f"Only one optimizer was read: {_what_it_keeps(told[0])}.", source_of(told))
+    field, word = figure
+    highest = max(row[field] for row in told)
+    winners = [row for row in told if row[field] == highest]
+    names = listed([optimizer_label(row["optimizer"]) for row in winners])
+    if len(winners) == len(told):
+        text = f"A tie: {names} take the same {word} memory, {mb(highest)}"
+    elif len(winners) > 1:
+        text = f"{names} take the most {word} memory, {mb(highest)} each"
+    else:
+        text = f"{names} takes the most {word} memory, {mb(highest)}"
+    kept = [_what_it_keeps(row) for row in [*winners, *(row for row in told if row not in winners)]]
+    text += f": {kept[0]}. {'; '.join(kept[1:])}.{_unknown(told, 'optimizer')}"
+    return Said(text + _peaks_apart(winners[0], min(told, key=lambda row: row[field])), source_of(told))
+
+
+def _peaks_apart(most: Row, least: Row) -> str:
+    """How far two peaks are apart, and how much of that is the optimizers' state."""
+    if not having([most, least], "peak_allocated_bytes")[1:]:
+        return ""
+    apart = most["peak_allocated_bytes"] - least["peak_allocated_bytes"]
+    state = most["optimizer_state_bytes"] - least["optimizer_state_bytes"]
+    if apart == 0:
+        return ""
+    name, other = optimizer_label(most["optimizer"]), optimizer_label(least["optimizer"])
+    text = f" The peaks of {name} and {other} are {mb(apart)} apart, and their state {mb(state)}"
+    if most.get("peak_moment"):
+        text += f" ({name} peaks in the {most['peak_moment']})"
+    if abs(apart - state) > SMALL_SHARE * apart:
+        text += f"; the other {mb(abs(apart - state))} are what else is alive at the two peaks"
+    return f"{text}."
 
 
 def _what_it_keeps(row: Row) -> str:
     """``Adam keeps 2 x 232.7 MB of moments``."""
-    label = optimizer_label(row["optimizer"])
-    state, model = row["optimizer_state_bytes"], row["parameter_bytes"]
+    label, state = optimizer_label(row["optimizer"]), row["optimizer_state_bytes"]
+    # Rows from before frozen parameters were counted hold the trainable ones alone.
+    trained = row.get("trainable_parameter_bytes") or row["parameter_bytes"]
     if state == 0:
         return f"{label} keeps nothing between steps"
     what = WHAT_IS_KEPT.get(row["optimizer"], "state")
-    if model and state % model == 0:
-        return f"{label} keeps {state // model} x {mb(model)} of {what}"
+    if trained and state % trained == 0:
+        return f"{label} keeps {state // trained} x {mb(trained)} of {what}"
     return f"{label} keeps {mb(state)} of {what}"
 
 
 def by_batch_size(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """3a: memory at each batch size, and the largest batch that trained."""
     asked = of_question(rows, "3a")
-    searches = having(asked, "largest_batch")
-    sizes = [row for row in asked if row.get("largest_batch") is None and row.get("trials") is None]
-    found = groups(sizes, "batch_size")
-    sentences, table = [], None
-    if found:
-        group = found[0]
-        table = _table(group, "batch_size")
-        figure = memory_figure(group)
-        if figure is None:
-            sentences.append(f"No memory was read: {_why_not(group)}.")
-        else:
-            field, word = figure
-            parts = [
-                f"{mb(row[field])} at batch {count(row['batch_size'])}"
-                if row.get("fits") is not False
-                else f"out of memory at batch {count(row['batch_size'])}"
-                for row in group
-            ]
-            text = f"{listed(parts)} of {word} memory ({configuration(group[0], 'batch_size')})."
-            sentences.append(text[0].upper() + text[1:] + _others(found))
-    sentences += [_largest(search) for search in searches[:1]]
-    if not sentences:
+    searches = [row for row in asked if is_search(row)][:1]
+    found = groups([row for row in asked if not is_search(row)], "batch_size")
+    if not found and not searches:
         return NOT_ASKED
-    if not searches:
-        sentences.append("The largest batch was not searched for in this run.")
-    return " ".join(sentences), source_of([*(found[0] if found else []), *searches]), table
+    said = _memory_by("batch_size", found) if found else Said("", "skipped")
+    largest = (
+        largest_batch(searches[0]) if searches else "The largest batch was not searched for in this run."
+    )
+    used = [*(found[0] if found else []), *searches]
+    return Said(f"{said.text} {largest}".strip(), source_of(used), said.table)
 
 
-def _largest(search: Row) -> str:
-    verb = "would train" if search.get("source") == "predicted" else "trained"
-    text = f"The largest batch that {verb} is {count(search['largest_batch'])}"
-    if search.get("smallest_batch_that_fails") is not None:
-        text += f"; {count(search['smallest_batch_that_fails'])} did not fit"
+def largest_batch(search: Row) -> str:
+    """Say what a search found: a number, a bound, or none; and how many batch sizes it tried."""
+    text = _found(search)
+    why, fails = (search.get("unread") or {}).get("largest_batch"), search.get("smallest_batch_that_fails")
+    text += f" ({why})" if why else ""
+    if fails is not None and fails > 1:
+        text += f"; {count(fails)} did not fit"
     if search.get("largest_batch_at_full_speed") is not None:
-        text += (
-            f"; the largest within 5 % of the best images per second is "
-            f"{count(search['largest_batch_at_full_speed'])}"
-        )
+        fast = count(search["largest_batch_at_full_speed"])
+        text += f"; the largest within 5 % of the best images per second is {fast}"
     if search.get("trials"):
-        text += f" ({len(search['trials'])} batch sizes tried)"
+        text += f" ({counted(len(search['trials']), 'batch size')} tried)"
     return f"{text}, {source_of([search])}."
 
 
-def _table(group: list[Row], varying: str) -> Table:
-    fields = (
-        ("tensor_bytes", "tensors"),
-        ("peak_allocated_bytes", "allocated"),
-        ("peak_reserved_bytes", "reserved"),
-        ("context_bytes", "context"),
-        ("process_bytes", "process"),
-    )
+def _found(search: Row) -> str:
+    trained, trains = ("would train",) * 2 if search.get("source") == "predicted" else ("trained", "trains")
+    at_least, at_most = search.get("largest_batch_at_least"), search.get("largest_batch_at_most")
+    likely = [count(size) for size in search.get("largest_batch_likely") or []]
+    if search.get("largest_batch") is not None:
+        return f"The largest batch that {trained} is {count(search['largest_batch'])}"
+    if at_least is not None:
+        return f"The largest batch that {trains} is at least {count(at_least)}, where the search ended"
+    if at_most or likely:
+        bounds = [f"at most {count(at_most)}" if at_most else "not known"]
+        if likely:
+            bounds.append(f"likely {' to '.join(likely)}" + (" or more" if len(likely) == 1 else ""))
+        return f"The largest batch that {trains} is {'; '.join(bounds)}"
+    if at_most is None and "largest_batch" in (search.get("unread") or {}):
+        return "The largest batch is not known"
+    if search.get("source") is None:
+        return "The search for the largest batch did not end"
+    no_single_image = search.get("smallest_batch_that_fails") in (1, None)
+    return f"Not even one image {trains}" if no_single_image else "No batch that trains was found"
 
-    def cell(row: Row, field: str) -> str:
-        if row.get(field) is not None:
-            return mb_number(row[field])
-        return "out of memory" if row.get("fits") is False else "not read"
 
-    def label(row: Row) -> str:
-        return optimizer_label(row["optimizer"]) if varying == "optimizer" else count(row["batch_size"])
-
-    return Table(
+def _memory_by(varying: str, found: list[list[Row]]) -> Said:
+    """Memory of the largest group of rows in a sentence, with what is unknown about it, and its table."""
+    group = found[0]
+    table = Table(
         caption=f"Memory by {varying.replace('_', ' ')}: {configuration(group[0], varying)}; "
         f"{source_of(group)}; in {BYTES_NOTE}, allocated and reserved at their peaks",
-        columns=(varying.replace("_", " "), *(word for _, word in fields), "peak in"),
+        columns=(varying.replace("_", " "), *COLUMNS.values(), "peak in"),
         rows=tuple(
-            (label(row), *(cell(row, field) for field, _ in fields), row.get("peak_moment") or "not read")
+            (
+                _name(row, varying),
+                *(_cell(row, field) for field in COLUMNS),
+                row.get("peak_moment") or "not read",
+            )
             for row in group
         ),
     )
+    figure = memory_figure(group)
+    if figure is None:
+        return Said(f"No memory was read: {_why_not(group)}.", source_of(group), table)
+    field, word = figure
+    parts = [
+        f"{'out of memory' if row.get('fits') is False else mb(row[field])} {_place(row, varying)}"
+        for row in group
+    ]
+    text = f"{word.capitalize()} memory is {listed(parts)} ({configuration(group[0], varying)})"
+    rest = len(found) - 1
+    others = f" {counted(rest, 'more configuration')} in the tables." if rest else ""
+    return Said(f"{text}{_unknown(group, varying)}.{others}", source_of(group), table)
+
+
+def _name(row: Row, varying: str) -> str:
+    return optimizer_label(row["optimizer"]) if varying == "optimizer" else count(row["batch_size"])
+
+
+def _place(row: Row, varying: str) -> str:
+    return f"{'with' if varying == 'optimizer' else 'at batch'} {_name(row, varying)}"
+
+
+def _cell(row: Row, field: str) -> str:
+    if row.get(field) is not None:
+        return mb_number(row[field])
+    return "out of memory" if row.get("fits") is False else "not read"
+
+
+def _unknown(group: list[Row], varying: str) -> str:
+    """``; not known: context (why); estimated: workspace at batch 64 (why)``: what the figures rest on."""
+    reasons: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in group:
+        unread = {name: why for name, why in (row.get("unread") or {}).items() if name.endswith("_bytes")}
+        if row.get("source") == "predicted" and row.get("fits") is None:
+            unread["fits"] = (
+                (row.get("unread") or {}).get("fits") or row.get("reason") or "it does not say why"
+            )
+        for name, why in sorted(unread.items()):
+            is_there = row.get(name) is not None or (row.get("ledger") or {}).get(name) is not None
+            said = reasons.setdefault(("estimated" if is_there else "not known", why), {})
+            said.setdefault(name, []).append(row)
+    clauses: dict[str, list[str]] = {}
+    for (kind, why), names in reasons.items():
+        words = [
+            "whether it fits" if name == "fits" else name.removesuffix("_bytes").replace("_", " ")
+            for name in names
+        ]
+        rows = next(iter(names.values()))
+        where = "" if len(rows) == len(group) else f" {listed([_place(row, varying) for row in rows])}"
+        clauses.setdefault(kind, []).append(f"{listed(words)}{where} ({why})")
+    return "".join(f"; {kind}: {', '.join(said)}" for kind, said in sorted(clauses.items(), reverse=True))
 
 
 def _why_not(group: list[Row]) -> str:
     """Why no row of the group has a memory figure, in the rows' own words."""
     for row in group:
-        if row.get("reason"):
-            return str(row["reason"])
-        for field, _ in (("process_bytes", ""), ("peak_allocated_bytes", "")):
-            if field in (row.get("unread") or {}):
-                return str(row["unread"][field])
+        unread = row.get("unread") or {}
+        why = row.get("reason") or unread.get("process_bytes") or unread.get("peak_allocated_bytes")
+        if why:
+            return str(why)
     return "the rows do not say why"
-
-
-def _others(found: list[list[Row]]) -> str:
-    rest = len(found) - 1
-    return f" {rest} more configuration{'s' if rest > 1 else ''} in the tables." if rest else ""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stepcost.report.rows import Row, having, of_question, source_of
+from stepcost.report.said import NOT_ASKED, Said
 from stepcost.report.tables import Table
 from stepcost.report.units import BYTES_NOTE, count, gb, listed, mb, mb_number, mib
-
-if TYPE_CHECKING:
-    from stepcost.report.answers import Said
 
 WHEN = {
     "first allocation": "after the first allocation",
@@ -21,25 +19,34 @@ WHEN = {
 
 
 def size_of_model(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
-    """1a: the parameter count, and the bytes they take."""
-    told = having(of_question(rows, "1a"), "parameters") or having(rows, "parameters")
+    """1a: the parameters, trainable and frozen, and the bytes they take."""
+    told = having(rows, "parameters")
     if not told:
-        return "Not asked in this run.", "skipped", None
+        return NOT_ASKED
     row = told[0]
-    name = row.get("model") or "The model"
-    text = f"{name} has {count(row['parameters'])} trainable parameters"
+    total, trainable = row["parameters"], row.get("trainable_parameters")
+    # Rows from before frozen parameters were counted hold the trainable ones alone.
+    kind = " trainable parameters" if trainable is None else " parameters"
+    text = f"{row.get('model') or 'The model'} has {count(total)}{kind}"
+    if trainable == total:
+        text += ", all trainable"
     size = row.get("parameter_bytes")
     if size is None:
         text += "; their size was not read."
     else:
         text += f", which take {mb(size, 2)} ({mib(size, 2)}): {_bytes_each(row)} each."
+    if trainable is not None and trainable != total:
+        own = row.get("trainable_parameter_bytes")
+        frozen = row.get("frozen_parameters")
+        text += f" Of these {count(trainable)} are trainable" + ("" if own is None else f" ({mb(own, 2)})")
+        text += f", {count(total - trainable if frozen is None else frozen)} are frozen."
     if row.get("buffer_bytes") is not None:
         text += f" Buffers (batch-norm statistics) take {mb(row['buffer_bytes'], 2)} more."
     formula = row.get("parameters_closed_form")
     if formula is not None:
-        agrees = "the same count" if formula == row["parameters"] else f"{count(formula)}, which differs"
+        agrees = "the same count" if formula == total else f"{count(formula)}, which differs"
         text += f" The closed form gives {agrees}."
-    return text, source_of([row]), None
+    return Said(text, source_of([row]))
 
 
 def _bytes_each(row: Row) -> str:
@@ -53,9 +60,9 @@ def which_gpu(rows: list[Row], machine: Mapping[str, Any]) -> Said:
     row = asked[0] if asked else {}
     name = row.get("gpu") or machine.get("gpu")
     if not name and "gpu" not in machine:
-        return "Not asked in this run.", "skipped", None
+        return NOT_ASKED
     if not name:
-        return "No GPU was used in this run: no memory of a GPU was measured.", "skipped", None
+        return Said("No GPU was used in this run: no memory of a GPU was measured.", "skipped")
     total = row.get("torch_total_bytes") or machine.get("gpu_total_bytes")
     nvml = row.get("nvml_total_bytes") or machine.get("gpu_nvml_total_bytes")
     reserved = row.get("nvml_reserved_bytes") or machine.get("gpu_nvml_reserved_bytes")
@@ -67,7 +74,7 @@ def which_gpu(rows: list[Row], machine: Mapping[str, Any]) -> Said:
         if reserved is not None:
             text += f", of which the driver keeps {gb(reserved, 2)}"
     text += "." if total is not None or nvml is not None else "; its memory was not read."
-    return text, source_of(asked) if asked else "measured", None
+    return Said(text, source_of(asked) if asked else "measured")
 
 
 def size_of_context(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
@@ -76,7 +83,7 @@ def size_of_context(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     told = [row for row in told if any(one.get("context_bytes") is not None for one in row["moments"])]
     if not told:
         why = _why_unread(of_question(rows, "1c"))
-        return f"The context was not read{why}.", "skipped", None
+        return Said(f"The context was not read{why}.", "skipped")
     row = told[0]
     moments = [one for one in row["moments"] if one.get("context_bytes") is not None]
     parts = [f"{mb(one['context_bytes'])} {WHEN.get(one['moment'], one['moment'])}" for one in moments]
@@ -100,7 +107,7 @@ def size_of_context(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
             for one in row["moments"]
         ),
     )
-    return text, source_of([row]), table
+    return Said(text, source_of([row]), table)
 
 
 def _why_unread(asked: list[Row]) -> str:

@@ -36,11 +36,16 @@ def machine_table(run: Run) -> Table:
         ("processor", processor),
         ("date", f"{run.date} UTC" if run.date else "not stored"),
         ("command", command_line(run)),
-        ("model", (session.get("model") or {}).get("name") or "not stored"),
+        ("model", session_model(run) or "not stored"),
         ("data set", (session.get("dataset") or {}).get("name") or "not stored"),
         ("clocks at the start", _clocks(run)),
     )
     return Table(caption="The machine and the session", columns=("what", "value"), rows=rows, label_columns=2)
+
+
+def session_model(run: Run) -> str | None:
+    """Return the name of the model that the session was for, if it is stored."""
+    return (run.session.get("model") or {}).get("name")
 
 
 def command_line(run: Run) -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from stepcost.report.answers import Answer, answers
+from stepcost.report.answers import answers
 from stepcost.report.load import Run
 from stepcost.report.page.across import Across, of_runs
 from stepcost.report.page.all_rows import tables_of_all_rows
 from stepcost.report.page.drawing import Plot, to_png, to_svg
-from stepcost.report.page.facts import machine_table, session_tables
+from stepcost.report.page.facts import machine_table, session_model, session_tables
 from stepcost.report.page.plots_engines import step_by_engine
 from stepcost.report.page.plots_memory import memory_by_optimizer, memory_over_batch_size
 from stepcost.report.page.plots_training import (
@@ -24,7 +24,8 @@ from stepcost.report.page.plots_training import (
     accuracy_over_time,
     step_time_over_batch_size,
 )
-from stepcost.report.page.writeup import beside_the_writeup
+from stepcost.report.page.writeup import compared_with_writeup
+from stepcost.report.said import Answer
 from stepcost.report.tables import Table
 
 PLOTS = (
@@ -47,7 +48,8 @@ class Section:
     """Names the section's links and its PNG files: letters, digits, dots and dashes only."""
     answers: list[Answer]
     machine: Table
-    writeup: Table
+    writeup: Table | str
+    """The table, or why there is none."""
     plots: list[Plot]
     undrawn: list[str]
     """One line for each plot that there is nothing to draw for."""
@@ -97,13 +99,13 @@ def _section(run: Run, place: int) -> Section:
     own_id = re.sub(r"[^A-Za-z0-9.-]+", "-", run.label)[:60].strip("-.") or "run"
     own_id = f"run{place}-{own_id}"
     drawn = [draw(run) for draw in PLOTS]
-    said = answers(run.rows, run.machine)
+    said = answers(run.rows, run.machine, session_model(run))
     return Section(
         run=run,
         id=own_id,
         answers=said,
         machine=machine_table(run),
-        writeup=beside_the_writeup(run, said),
+        writeup=compared_with_writeup(run, said),
         plots=[
             dataclasses.replace(plot, name=f"{own_id}-{plot.name}")
             for plot in drawn

@@ -1,0 +1,32 @@
+"""An answer: what the function of one question returns, and what is shown of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stepcost.report.tables import Table
+
+
+class Said(NamedTuple):
+    """What the rows of a run say of one question."""
+
+    text: str
+    """One or a few sentences, with units."""
+    source: str
+    """``measured``, ``predicted``, ``measured and predicted``, or ``skipped`` (nothing read)."""
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question with what the rows say of it: `Said`, with the question's name and title."""
+
+    question: str
+    title: str
+    text: str
+    source: str
+    table: Table | None = None
+
+
+NOT_ASKED = Said("Not asked in this run.", "skipped")
