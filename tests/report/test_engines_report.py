@@ -10,7 +10,8 @@ from stepcost.report.answers import answers
 from stepcost.report.find import REFERENCE
 from stepcost.report.load import load
 from stepcost.report.page.drawing import Plot
-from stepcost.report.page.plots_engines import accuracy_by_engine, step_by_engine
+from stepcost.report.page.plots_accuracy import accuracy_by_engine
+from stepcost.report.page.plots_steps import step_by_engine
 from stepcost.report.terminal import print_answers
 
 

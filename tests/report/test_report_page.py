@@ -18,6 +18,8 @@ from stepcost import cli as command_line
 from stepcost.report import find
 from stepcost.report.answers import answers
 from stepcost.report.load import load
+from stepcost.report.page.drawing import Plot
+from stepcost.report.page.plots_memory import memory_over_batch_size
 from stepcost.report.page.write import PLOTS, write_report
 from stepcost.report.page.writeup import writeup_figures
 from tests.report.synthetic import rows_of, save, synthetic_run
@@ -109,13 +111,31 @@ def test_plots_say_unit_machine_and_source(report: tuple[dict[str, Any], Path]) 
         if isinstance(plot, str):
             continue
         plot.figure.draw_without_rendering()
-        said = " ".join(text.get_text() for text in plot.figure.findobj(Text)).replace("\n", " ")
+        said = _texts(plot).replace("\n", " ")
         assert "$" not in said
         assert run["machine_info"]["torch"] in said
         assert (run["machine_info"]["gpu"] or "no GPU") in said
         assert "0001_run1" in said
         assert re.search(r"Measured|Predicted", said)
         assert re.search(r"MB \(10\*\*6 bytes\)|, ms|seconds|, %", said)
+
+
+def test_a_bound_of_the_largest_batch_is_drawn_as_one(tmp_path: Path) -> None:
+    """The plot of memory over batch size marks a largest batch that is only a bound with 'at most'."""
+    run = synthetic_run(gpu=None)
+    (row,) = [one["extra_info"] for one in run["benchmarks"] if one["extra_info"].get("trials")]
+    assert "largest that would train: 10,240" in _texts(memory_over_batch_size(load(save(run, tmp_path))))
+    row |= {"largest_batch": None, "largest_batch_at_most": 292, "trials": None}
+    assert "largest that would train: at most 292" in _texts(
+        memory_over_batch_size(load(save(run, tmp_path)))
+    )
+    row["largest_batch_at_most"] = 0
+    assert "largest" not in _texts(memory_over_batch_size(load(save(run, tmp_path))))
+
+
+def _texts(plot: Plot | str) -> str:
+    assert isinstance(plot, Plot)
+    return " ".join(text.get_text() for text in plot.figure.findobj(Text))
 
 
 def _poison(value: Any) -> Any:

@@ -12,8 +12,8 @@ from stepcost.report.compare.sides import compare_sides
 from stepcost.report.compare.tolerances import FieldRule
 from stepcost.report.load import Run
 from stepcost.report.page.drawing import Plot
+from stepcost.report.page.plots_accuracy import accuracy_by_engine
 from stepcost.report.page.plots_compare import ratios
-from stepcost.report.page.plots_engines import accuracy_by_engine
 from stepcost.report.page.plots_runs import metrics_over_runs
 from stepcost.report.tables import Table
 
@@ -45,7 +45,7 @@ def of_sides(base: Sequence[Run], new: Sequence[Run], found: Comparison) -> Acro
 
 
 def side_by_side(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> Across:
-    """Runs beside each other, nothing judged."""
+    """Show runs side by side, nothing judged."""
     said = f"{len(runs)} runs side by side; nothing is judged."
     return _across(
         "Over the runs",

@@ -21,8 +21,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from stepcost.report.page.palette import INK
-from stepcost.report.units import significant
+from stepcost.report.load import Run
+from stepcost.report.page.palette import INK, Line
+from stepcost.report.rows import Row, source_of
+from stepcost.report.units import listed, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,6 +95,40 @@ def finish(figure: Figure, title: str, caption: str) -> None:
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7.5, color="#444444")
 
 
+def caption(run: Run, rows: list[Row], *said: str, others: Sequence[Run] = ()) -> str:
+    """Join source, configuration, machine and runs: what a reader needs who sees only the plot.
+
+    ``others`` are runs on the same GPU that are drawn too.
+    """
+    runs = [run, *others]
+    where = run.gpu if run.machine.get("gpu") else "no GPU"
+    cpu = (run.machine.get("cpu") or {}).get("brand_raw")
+    if not run.machine.get("gpu") and cpu:
+        where += f" ({cpu})"
+    parts = [
+        *said,
+        source_of(rows).capitalize(),
+        where,
+        f"torch {listed(list(dict.fromkeys(one.torch for one in runs)))}",
+        "; ".join(f"{one.label}, {one.date or 'no date'}" for one in runs),
+    ]
+    return ". ".join(part for part in parts if part) + "."
+
+
+def mean_line(
+    axes: Axes, xs: Sequence[float], curves: Sequence[Sequence[float]], line: Line, **more: Any
+) -> list[float]:
+    """Draw the mean of several curves over ``xs`` with a band from the lowest to the highest.
+
+    Returns the means.
+    """
+    values = list(zip(*curves, strict=True))
+    means = [sum(one) / len(one) for one in values]
+    axes.fill_between(xs, list(map(min, values)), list(map(max, values)), color=line.color, alpha=0.2)
+    axes.plot(xs, means, color=line.color, linestyle=line.dash, marker=line.marker, markersize=4, **more)
+    return means
+
+
 def to_svg(plot: Plot) -> str:
     """The figure as an ``<svg>`` element for a page: no prolog, no metadata, named for screen readers."""
     out = io.StringIO()
@@ -126,7 +162,7 @@ def batch_axis(axes: Axes, batches: Sequence[int]) -> None:
 
 
 def short(name: str) -> str:
-    """A name cut to what fits beside a bar or a line."""
+    """Cut a name to what fits next to a bar or a line."""
     return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 3]}..."
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from stepcost.report.load import Run
 from stepcost.report.page.drawing import (
     Plot,
     batch_axis,
+    caption,
     finish,
     label_at,
     new_figure,
@@ -17,8 +17,8 @@ from stepcost.report.page.drawing import (
     style,
 )
 from stepcost.report.page.palette import BLACK, INK, LIMIT, MEMORY_LINES, STACK
-from stepcost.report.rows import Row, configuration, groups, having, of_question, optimizer_label, source_of
-from stepcost.report.units import MB, count, listed
+from stepcost.report.rows import Row, configuration, groups, having, is_search, of_question, optimizer_label
+from stepcost.report.units import MB, count
 
 NAMES = {
     "tensor_bytes": "tensors",
@@ -26,26 +26,6 @@ NAMES = {
     "peak_reserved_bytes": "reserved",
     "process_bytes": "process",
 }
-
-
-def caption(run: Run, rows: list[Row], *said: str, others: Sequence[Run] = ()) -> str:
-    """Unit, source, configuration and machine: what a reader needs who sees only the plot.
-
-    ``others`` are runs on the same GPU that are drawn too.
-    """
-    runs = [run, *others]
-    where = run.gpu if run.machine.get("gpu") else "no GPU"
-    cpu = (run.machine.get("cpu") or {}).get("brand_raw")
-    if not run.machine.get("gpu") and cpu:
-        where += f" ({cpu})"
-    parts = [
-        *said,
-        source_of(rows).capitalize(),
-        where,
-        f"torch {listed(list(dict.fromkeys(one.torch for one in runs)))}",
-        "; ".join(f"{one.label}, {one.date or 'no date'}" for one in runs),
-    ]
-    return ". ".join(part for part in parts if part) + "."
 
 
 def memory_by_optimizer(run: Run) -> Plot | str:
@@ -134,12 +114,14 @@ def _name_layers(axes: Any, place: int, row: Row) -> None:
 def memory_over_batch_size(run: Run) -> Plot | str:
     """Four memory figures over batch size, with the card's limit; or why there is none."""
     asked = of_question(run.rows, "3a")
-    found = groups([row for row in asked if row.get("trials") is None], "batch_size")
+    found = groups([row for row in asked if not is_search(row)], "batch_size")
     rows = [row for row in found[0] if having([row], "peak_allocated_bytes")] if found else []
     if not rows:
         return "No memory over batch size was read."
-    search = next((row for row in asked if row.get("largest_batch") is not None), None)
-    tried = [trial for trial in (search or {}).get("trials") or [] if trial.get("peak_allocated_bytes")]
+    search = next((row for row in asked if is_search(row)), {})
+    tried = [trial for trial in search.get("trials") or [] if trial.get("peak_allocated_bytes")]
+    largest = search.get("largest_batch") or search.get("largest_batch_at_most")
+    batches = [row["batch_size"] for row in [*rows, *tried]] + ([largest] if largest else [])
     title = "Memory over batch size"
     with style():
         figure, (axes,) = new_figure()
@@ -151,16 +133,16 @@ def memory_over_batch_size(run: Run) -> Plot | str:
             xs, ys = [row["batch_size"] for row in told], [row[field] / MB for row in told]
             axes.plot(xs, ys, color=line.color, linestyle=line.dash, marker=line.marker)
             labels.append((xs[-1], ys[-1], NAMES[field], line.color))
-        batches = [row["batch_size"] for row in rows]
         if tried:
             line = MEMORY_LINES["peak_allocated_bytes"]
-            batches += [trial["batch_size"] for trial in tried]
             axes.plot(
                 [trial["batch_size"] for trial in tried],
                 [trial["peak_allocated_bytes"] / MB for trial in tried],
                 color=line.color, marker=line.marker, linestyle="", fillstyle="none",
             )  # fmt: skip
-        _mark_limits(axes, run, search, batches)
+        _mark_card(axes, run, min(batches))
+        if largest:
+            _mark_largest(axes, search, largest)
         said = []
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)
@@ -171,7 +153,7 @@ def memory_over_batch_size(run: Run) -> Plot | str:
         lacking = [NAMES[field] for field in MEMORY_LINES if not having(rows, field)]
         if lacking:
             said.append(f"Not read, so not drawn: {', '.join(lacking)}")
-        used = [*rows, *([search] if search else [])]
+        used = [*rows, *([search] if tried or largest else [])]
         finish(figure, title, caption(run, used, configuration(rows[0], "batch_size"), *said))
         figure.draw_without_rendering()
         label_at(axes, labels)
@@ -187,22 +169,23 @@ def memory_over_batch_size(run: Run) -> Plot | str:
     return Plot("memory-over-batch-size", title, f"Lines. {words}.", figure)
 
 
-def _mark_limits(axes: Any, run: Run, search: Row | None, batches: list[int]) -> None:
-    """Mark the card's memory and the largest batch, which joins ``batches``."""
+def _mark_card(axes: Any, run: Run, smallest: int) -> None:
+    """Mark the card's memory, named at the smallest batch."""
     total = run.machine.get("gpu_total_bytes")
     if total:
         axes.axhline(total / MB, color=LIMIT.color, linestyle=LIMIT.dash)
         axes.annotate(
-            f"the card: {total / MB:,.0f} MB", (min(batches), total / MB), xytext=(0, 4),
+            f"the card: {total / MB:,.0f} MB", (smallest, total / MB), xytext=(0, 4),
             textcoords="offset points", color=LIMIT.color, fontsize=8.5,
         )  # fmt: skip
-    if search:
-        largest = search["largest_batch"]
-        if largest:
-            batches.append(largest)
-            axes.axvline(largest, color=INK, linewidth=1, linestyle=LIMIT.dash)
-            verb = "would train" if search.get("source") == "predicted" else "trained"
-            axes.annotate(
-                f"largest that {verb}: {largest:,} ",
-                (largest, 0.04), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5,
-            )  # fmt: skip
+
+
+def _mark_largest(axes: Any, search: Row, largest: int) -> None:
+    """Mark the largest batch that a search found, or its bound."""
+    axes.axvline(largest, color=INK, linewidth=1, linestyle=LIMIT.dash)
+    verb = "would train" if search.get("source") == "predicted" else "trained"
+    bound = "" if search.get("largest_batch") else "at most "
+    axes.annotate(
+        f"largest that {verb}: {bound}{largest:,} ",
+        (largest, 0.04), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5,
+    )  # fmt: skip

@@ -17,13 +17,9 @@ from stepcost.report.page.across import Across, of_runs
 from stepcost.report.page.all_rows import tables_of_all_rows
 from stepcost.report.page.drawing import Plot, to_png, to_svg
 from stepcost.report.page.facts import machine_table, session_model, session_tables
-from stepcost.report.page.plots_engines import step_by_engine
+from stepcost.report.page.plots_accuracy import accuracy_over_epochs, accuracy_over_time
 from stepcost.report.page.plots_memory import memory_by_optimizer, memory_over_batch_size
-from stepcost.report.page.plots_training import (
-    accuracy_over_epochs,
-    accuracy_over_time,
-    step_time_over_batch_size,
-)
+from stepcost.report.page.plots_steps import step_by_engine, step_time_over_batch_size
 from stepcost.report.page.writeup import compared_with_writeup
 from stepcost.report.said import Answer
 from stepcost.report.tables import Table

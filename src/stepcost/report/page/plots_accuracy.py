@@ -1,0 +1,149 @@
+"""Plots of accuracy while training: over time, over epochs, and by engine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from statistics import mean
+
+from stepcost.report.answers.training import training_runs
+from stepcost.report.load import Run
+from stepcost.report.page.drawing import (
+    Plot,
+    caption,
+    finish,
+    label_at,
+    mean_line,
+    new_figure,
+    plain_numbers,
+    style,
+)
+from stepcost.report.page.palette import batch_line, numbered_line
+from stepcost.report.rows import CONFIGURATION, Row, configuration, of_question
+from stepcost.report.units import count, significant
+
+
+def accuracy_over_time(run: Run) -> Plot | str:
+    """3d: training accuracy over seconds of training, a line per batch size; or why there is none."""
+    return _accuracy(
+        run,
+        "training-accuracy-over-time",
+        "Training accuracy over wall time",
+        field="train_accuracy",
+        along=lambda row: list(accumulate(epoch.get("train_seconds") or 0.0 for epoch in row["epochs"])),
+        axis="training time, seconds (evaluation off the clock)",
+    )
+
+
+def accuracy_over_epochs(run: Run) -> Plot | str:
+    """Test accuracy over epochs, a line per batch size; or why there is none."""
+    return _accuracy(
+        run,
+        "test-accuracy-over-epochs",
+        "Test accuracy over epochs",
+        field="test_accuracy",
+        along=lambda row: [float(place) for place in range(1, len(row["epochs"]) + 1)],
+        axis="epoch",
+    )
+
+
+def _accuracy(
+    run: Run, name: str, title: str, *, field: str, along: Callable[[Row], list[float]], axis: str
+) -> Plot | str:
+    runs = [
+        row for row in training_runs(list(run.rows)) if all(e.get(field) is not None for e in row["epochs"])
+    ]
+    by_batch: dict[int, list[Row]] = defaultdict(list)
+    for row in runs:
+        by_batch[row["batch_size"]].append(row)
+    if not by_batch:
+        return f"No {title.lower()} was recorded."
+    with style():
+        figure, (axes,) = new_figure()
+        labels, ends = [], []
+        for batch, seeds in sorted(by_batch.items()):
+            line = batch_line(batch)
+            xs = list(map(mean, zip(*map(along, seeds), strict=False)))
+            ys = mean_line(axes, xs, _percents(seeds, field), line)
+            labels.append((xs[-1], ys[-1], f"batch {batch:,}", line.color))
+            ends.append(xs[-1])
+        axes.margins(x=0.14)
+        if min(ends) > 0 and max(ends) / min(ends) > 4:
+            axes.set_xscale("log")
+            axis += ", logarithmic"
+        else:
+            axes.set_xlim(left=0)
+        plain_numbers(axes.xaxis)
+        axes.set_xlabel(axis)
+        axes.set_ylabel("training accuracy, %" if field == "train_accuracy" else "test accuracy, %")
+        numbers = sorted({len(seeds) for seeds in by_batch.values()})
+        of = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+        band = (
+            f"Mean of {of} seeds; band: lowest to highest" if numbers[-1] > 1 else "One seed: spread unknown"
+        )
+        finish(figure, title, caption(run, runs, configuration(runs[0], "batch_size"), band))
+        figure.draw_without_rendering()
+        label_at(axes, labels)
+    words = "; ".join(f"{text} ends at {y:.1f} % at {significant(x)}" for x, y, text, _ in labels)
+    return Plot(name, title, f"Lines over {axis}. {words}.", figure)
+
+
+def _percents(rows: Sequence[Row], field: str) -> list[list[float]]:
+    """The accuracies of each run over the epochs that all of them have, in percent."""
+    length = min(len(row["epochs"]) for row in rows)
+    return [[100 * epoch[field] for epoch in row["epochs"][:length]] for row in rows]
+
+
+def accuracy_by_engine(runs: Sequence[Run]) -> Plot | str:
+    """Training accuracy over epochs, a line per engine and a panel per batch size; or why there is none."""
+    found = _trained_by_several(runs)
+    if not found:
+        return "No two engines trained the same configuration."
+    title = "Training accuracy over epochs by engine"
+    batches = sorted(found)
+    names = list(dict.fromkeys(engine for engines in found.values() for engine in engines))
+    words = []
+    with style():
+        figure, panels = new_figure(len(batches))
+        for axes, batch in zip(panels, batches, strict=True):
+            for engine, rows in found[batch].items():
+                line = numbered_line(names.index(engine))
+                curves = _percents(rows, "train_accuracy")
+                epochs = range(1, len(curves[0]) + 1)
+                means = mean_line(axes, epochs, curves, line, label=f"{engine}, {_how_many(rows)}")
+                words.append(f"batch {count(batch)} {engine}: {means[-1]:.1f} % at the last epoch")
+            axes.set_title(f"batch {count(batch)}", fontsize=9.5)
+            axes.set_xlabel("epoch")
+            axes.set_ylim(bottom=0)
+            axes.legend(loc="lower right", fontsize=8, frameon=False)
+        panels[0].set_ylabel("training accuracy, %")
+        rows = [row for engines in found.values() for one in engines.values() for row in one]
+        said = (
+            f"{configuration(rows[0], 'batch_size', 'engine')}, {rows[0].get('dataset') or 'data not stored'}"
+        )
+        drawn = [run for run in runs if any(row is one for one in run.rows for row in rows)]
+        band = "Mean over runs; band: lowest to highest"
+        finish(figure, title, caption(drawn[0], rows, said, band, others=drawn[1:]))
+    return Plot("accuracy-by-engine", title, f"Lines. {'; '.join(words)}.", figure)
+
+
+def _how_many(rows: Sequence[Row]) -> str:
+    """``3 seeds``; ``4 runs`` where a seed was run more than once."""
+    seeds = len({row.get("seed") for row in rows})
+    word = "seed" if seeds == len(rows) else "run"
+    return f"{len(rows)} {word}{'s' * (len(rows) > 1)}"
+
+
+def _trained_by_several(runs: Sequence[Run]) -> dict[int, dict[str, list[Row]]]:
+    """Batch size to engine to its training runs: of the configuration with most, where engines differ."""
+    alike: dict[tuple[object, ...], dict[int, dict[str, list[Row]]]] = defaultdict(dict)
+    for run in runs:
+        for row in of_question(run.rows, "3b"):
+            epochs = row.get("epochs") or [{}]
+            if row.get("engine") and row.get("batch_size") and epochs[0].get("train_accuracy") is not None:
+                key = (run.gpu, *(row.get(n) for n in CONFIGURATION if n not in ("batch_size", "engine")))
+                engines = alike[key].setdefault(row["batch_size"], {})
+                engines.setdefault(row["engine"], []).append(row)
+    several = [{b: e for b, e in batches.items() if len(e) > 1} for batches in alike.values()]
+    return max(several, key=len, default={})
