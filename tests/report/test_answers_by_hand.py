@@ -375,3 +375,27 @@ def test_steps_by_engine() -> None:
     columns = ("step ms", "images /s", "x eager", "kernels", "/ kernels", "least", "/ least")
     assert [cell(found, name, "20", "fast") for name in columns] == [
         "16.0", "1,250", "5.00", "15.0", "1.07", "4.00", "4.00"]  # fmt: skip
+
+
+# instrument
+
+
+def test_cost_of_measuring() -> None:
+    """The border, the spread over processes, both starts and the busy shares keep their labels and units."""
+    rows = [
+        {"question": "instrument", "source": "measured"} | fields
+        for fields in (
+            {"border_s": 0.000412, "border_share": 0.006},
+            {"spread_share": 0.17, "engine": "eager"},
+            {"warm_start_s": 1.5, "fresh_start_s": 14.25},
+            {"busy_shares": {"sound": 0.905, "copied": 0.5}},
+        )
+    ]
+    text = answer("instrument", rows).text
+    assert "adds 0.412 ms to a step (0.6 %)" in text
+    assert "in fresh processes differs by 17.0 % (eager)" in text
+    assert "A configuration starts in 1.50 s, a fresh interpreter in 14.2 s" in text
+    assert "busy for 90.5 % (sound) and 50.0 % (copied) of a step" in text
+    assert (
+        answer("instrument", rows[1:2]).text == "The same step in fresh processes differs by 17.0 % (eager)."
+    )

@@ -1,4 +1,4 @@
-"""``python -m reports RUN [RUN ...] [--out DIR]``: write the report of those runs."""
+"""What ``list`` and ``report`` do: the table of saved runs, and the report of some of them."""
 
 from __future__ import annotations
 
@@ -7,41 +7,82 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from stepcost.report.find import load_runs
-from stepcost.report.load import LoadError
+from stepcost.report.find import STORAGE, load_runs, saved_files
+from stepcost.report.load import LoadError, load, split_name
+from stepcost.report.tables import Table
+from stepcost.report.terminal import print_table
 
 OUT = Path("reports") / "out"
 """Where the report goes unless told otherwise; git ignores it."""
+
+
+def list_runs() -> int:
+    """Print the table of saved runs. Returns 0, the exit code."""
+    files = saved_files()
+    if files:
+        print_table(_table_of(files), sys.stdout)
+    else:
+        print(f"Nothing is saved in {STORAGE} yet: pytest benchmarks/ --benchmark-save=run1 saves a run.")
+    return 0
+
+
+def report(names: list[str], out: Path) -> int:
+    """Write the report of the runs called ``names`` into ``out``, and print where its page is.
+
+    Returns the exit code: 0, or 2 with one line on standard error where a run
+    is not found or ``out`` cannot be written to.
+    """
+    try:
+        runs = load_runs(names)
+        # Imported here, so that a misspelt name is answered without loading matplotlib.
+        from stepcost.report.page.write import write_report  # noqa: PLC0415
+
+        written = write_report(runs, out)
+    except LoadError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"cannot write to {out}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"{written[0]}\n{written[1]}\nand {len(written) - 2} plots next to them")
+    return 0
+
+
+def _table_of(files: list[Path]) -> Table:
+    """One row per file; a file that cannot be read says why in place of its machine."""
+    return Table(
+        caption="Saved runs; dates in UTC. Show one with: stepcost report NAME",
+        columns=("number", "name", "GPU", "torch", "date"),
+        rows=tuple(_row(path) for path in files),
+        label_columns=5,
+    )
+
+
+def _row(path: Path) -> tuple[str, ...]:
+    number, name = split_name(path)
+    place = number or ("reference" if path.parent.name == "reference" else "")
+    try:
+        run = load(path)
+    except LoadError as error:
+        return (place, name, str(error).partition(": ")[2], "", "")
+    return (place, name, run.gpu, run.torch, run.date or "not stored")
 
 
 class _OneLine(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"python -m reports: {message}\n")
+        self.exit(2, f"stepcost report: {message}\n")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the report and print the paths of its page and Markdown. Returns 0, or 2 if it could not."""
+    """Take the arguments of ``report``. Returns its exit code."""
     parser = _OneLine(
-        prog="python -m reports", description="Write the report of saved runs.", allow_abbrev=False
+        prog="stepcost report", description="Write the report of saved runs.", allow_abbrev=False
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a name (run1), a number (0001) or a path")
     parser.add_argument(
         "--out", type=Path, default=OUT, metavar="DIR", help="folder to write to (%(default)s)"
     )
     chosen = parser.parse_args(arguments)
-    try:
-        runs = load_runs(chosen.runs)
-        # Imported here, so that a misspelt name is answered without loading matplotlib.
-        from stepcost.report.page.write import write_report  # noqa: PLC0415
-
-        written = write_report(runs, chosen.out)
-    except LoadError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"cannot write to {chosen.out}: {error.strerror}", file=sys.stderr)
-        return 2
-    print(f"{written[0]}\n{written[1]}\nand {len(written) - 2} plots beside them")
-    return 0
+    return report(chosen.runs, chosen.out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stepcost.report.answers import engines, fastest, memory, model, training
+from stepcost.report.answers import engines, fastest, instrument, memory, model, training
 from stepcost.report.rows import Row, of_question, own_first, source_of
 from stepcost.report.said import Answer, Said
 from stepcost.report.units import counted
@@ -32,6 +32,7 @@ QUESTIONS = (
     Question("3c", "Which batch size is the fastest, and why?", fastest.fastest),
     Question("3d", "How does training accuracy rise over wall time?", training.accuracy_over_time),
     Question("4", "What does the way a step is run cost?", engines.by_engine),
+    Question("instrument", "What does measuring itself cost?", instrument.cost_of_measuring),
 )
 """A new question is one entry here, and a benchmark whose rows carry its name."""
 
@@ -55,5 +56,5 @@ def answers(
             continue
         others = of_question(cleaned, name)
         text = f"{counted(len(others), 'row')}; the tables of all rows show what was read."
-        found.append(Answer(name, "No sentence sums this up", text, source_of(others)))
+        found.append(Answer(name, "A question that is not registered", text, source_of(others)))
     return found
