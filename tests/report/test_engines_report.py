@@ -26,8 +26,8 @@ def answer_of(rows):
     return next(one for one in answers(rows) if one.question == "4")
 
 
-def test_steps_are_set_beside_the_plain_loop_and_their_limits(timed):
-    """Each engine's line has its step, how many times the plain loop's that is, and both ratios to limits."""
+def test_steps_are_compared_with_eager_and_their_limits(timed):
+    """Each engine's line has its step, its speed against eager's, and both ratios to limits."""
     said = answer_of(timed.rows)
     lines = {(line[0], line[1]): line for line in said.table.rows}
     eager, fast = (
@@ -101,8 +101,8 @@ def test_the_table_fits_80_columns(monkeypatch, failing, name):
         assert list(row[-6:]) in found
 
 
-def test_without_the_plain_loop_nothing_is_compared_with_it(timed):
-    """A run without the plain loop says so by a question mark, never by a ratio to something else."""
+def test_without_eager_nothing_is_compared_with_it(timed):
+    """A run without eager says so by a question mark, never by a ratio to something else."""
     said = answer_of([row for row in timed.rows if row.get("engine") != "eager"])
     assert {line[4] for line in said.table.rows} == {"?"}
     assert "times as fast" not in said.text
@@ -159,7 +159,7 @@ def test_a_seed_that_was_run_twice_is_one_seed():
 
 
 def test_schedules_are_not_drawn_together():
-    """A run with a cosine schedule is no line beside constant ones; two of them are, and say so."""
+    """A run with a cosine schedule is not drawn with constant ones; two of them are, and say so."""
     runs = [load(REFERENCE / f"h200-141gb-cifar10-6k-{name}.json") for name in ("eager", "fast")]
     cosine = [replace(run, rows=tuple(row | {"schedule": "cosine"} for row in run.rows)) for run in runs]
     assert isinstance(accuracy_by_engine([runs[0], cosine[1]]), str)

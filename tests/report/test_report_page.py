@@ -95,7 +95,7 @@ def test_page_needs_nothing_else(report: tuple[dict[str, Any], Path]) -> None:
 
 
 def test_markdown_shows_plots_that_exist(report: tuple[dict[str, Any], Path]) -> None:
-    """Each picture of the Markdown is a PNG beside it."""
+    """Each picture of the Markdown is a PNG next to it."""
     _, out = report
     pictures = re.findall(r"\]\(([^)]*\.png)\)", (out / "report.md").read_text())
     assert len(pictures) >= 4

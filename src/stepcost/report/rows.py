@@ -29,17 +29,17 @@ OPTIMIZER_LABELS = {
 
 
 def optimizer_label(name: str | None) -> str:
-    """The name a reader knows; names without one stay as stored."""
+    """Return the name that a reader knows; names without one stay as stored."""
     return OPTIMIZER_LABELS.get(name or "", name or "unnamed optimizer")
 
 
 def of_question(rows: Iterable[Row], question: str) -> list[Row]:
-    """Rows that answer ``question``."""
+    """Choose the rows that answer ``question``."""
     return [row for row in rows if row.get("question") == question]
 
 
 def own_first(rows: Iterable[Row], model: str | None) -> list[Row]:
-    """All rows, those of the session's ``model`` first, and of each model what question 1a read of it first.
+    """Sort rows: the session's ``model`` first, and of each model what question 1a read first.
 
     Rows of a model that was trained in place of the session's come last.
     """
@@ -52,17 +52,17 @@ def own_first(rows: Iterable[Row], model: str | None) -> list[Row]:
 
 
 def is_search(row: Row) -> bool:
-    """Whether the row is of a search for the largest batch, and not of one batch size."""
+    """Tell whether the row is of a search for the largest batch, and not of one batch size."""
     return row.get("timed") == "search" or row.get("trials") is not None
 
 
 def having(rows: Iterable[Row], *names: str) -> list[Row]:
-    """Rows in which every one of these fields was read."""
+    """Choose the rows in which every one of these fields was read."""
     return [row for row in rows if all(row.get(name) is not None for name in names)]
 
 
 def groups(rows: Iterable[Row], varying: str) -> list[list[Row]]:
-    """Rows of one configuration each, apart from ``varying``; the largest group first.
+    """Group rows of one configuration each, apart from ``varying``; the largest group first.
 
     Within a group rows are ordered by ``varying``; of equally large groups the
     measured one, then the eager fp32 one, comes first.
@@ -118,7 +118,7 @@ MEMORY_FIGURES = (
 
 
 def memory_figure(rows: Iterable[Row]) -> tuple[str, str] | None:
-    """The widest memory figure that every fitting row has: its field and its word; ``None`` without one."""
+    """Choose the widest memory figure that every fitting row has: its field and its word, or ``None``."""
     fitting = [row for row in rows if row.get("fits") is not False]
     for field, word in MEMORY_FIGURES:
         if fitting and len(having(fitting, field)) == len(fitting):

@@ -8,7 +8,7 @@ from stepcost.report.rows import Row
 
 
 def throttle(row: Row) -> str | None:
-    """Why the card was throttled when this row was timed; ``None`` where it was not, or nobody looked."""
+    """Say why the card was throttled when this row was timed; ``None`` where it was not, or nobody looked."""
     reasons = (row.get("clocks") or {}).get("throttle_reasons") or []
     # Rows from before the field have the reasons only, and those that do not count are not among them.
     held_back = row.get("throttled", bool(reasons))
@@ -16,11 +16,11 @@ def throttle(row: Row) -> str | None:
 
 
 def throttled_note(rows: Iterable[Row], name: Callable[[Row], str]) -> str:
-    """``taken while throttled: batch 64 (power cap)``; empty where none of the rows was."""
+    """Write ``taken while throttled: batch 64 (power cap)``; nothing where none of the rows was."""
     found = dict.fromkeys(f"{name(row)} ({why})" for row in rows if (why := throttle(row)) is not None)
     return f"taken while throttled: {'; '.join(found)}" if found else ""
 
 
 def in_caption(note: str) -> str:
-    """The note as the end of a table's caption."""
+    """Write the note as the end of a table's caption."""
     return f"; {note}" if note else ""

@@ -10,27 +10,27 @@ BYTES_NOTE = "MB (10**6 bytes)"
 
 
 def mb(size_bytes: float, digits: int = 1) -> str:
-    """Bytes as ``232.7 MB`` (MB = 10**6 bytes)."""
+    """Write bytes as ``232.7 MB`` (MB = 10**6 bytes)."""
     return f"{size_bytes / MB:,.{digits}f} MB"
 
 
 def mb_number(size_bytes: float) -> str:
-    """Bytes as ``232.7`` under a heading that says MB (10**6 bytes)."""
+    """Write bytes as ``232.7`` under a heading that says MB (10**6 bytes)."""
     return f"{size_bytes / MB:,.1f}"
 
 
 def mib(size_bytes: float, digits: int = 1) -> str:
-    """Bytes as ``221.9 MiB`` (MiB = 2**20 bytes)."""
+    """Write bytes as ``221.9 MiB`` (MiB = 2**20 bytes)."""
     return f"{size_bytes / MIB:,.{digits}f} MiB"
 
 
 def gb(size_bytes: float, digits: int = 1) -> str:
-    """Bytes as ``85.0 GB`` (GB = 10**9 bytes)."""
+    """Write bytes as ``85.0 GB`` (GB = 10**9 bytes)."""
     return f"{size_bytes / GB:,.{digits}f} GB"
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """At least ``digits`` significant digits, no exponent: ``0.0123``, ``62.7``, ``12,500``."""
+    """Write at least ``digits`` significant digits, no exponent: ``0.0123``, ``62.7``, ``12,500``."""
     if value == 0:
         return "0"
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 is 10.0
@@ -40,35 +40,35 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def ms(seconds: float) -> str:
-    """Seconds as ``62.7 ms``."""
+    """Write seconds as ``62.7 ms``."""
     return f"{significant(seconds * 1000)} ms"
 
 
 def seconds(value_s: float) -> str:
-    """Seconds as ``118 s``."""
+    """Write seconds as ``118 s``."""
     return f"{significant(value_s)} s"
 
 
 def percent(fraction: float) -> str:
-    """A fraction between 0 and 1 as ``91.2 %``."""
+    """Write a fraction between 0 and 1 as ``91.2 %``."""
     return f"{100 * fraction:.1f} %"
 
 
 def points(fraction: float) -> str:
-    """A difference between two fractions as ``2.6 points`` (percentage points)."""
+    """Write a difference between two fractions as ``2.6 points`` (percentage points)."""
     return f"{100 * fraction:.1f} points"
 
 
 def count(number: float) -> str:
-    """A count as ``58,164,298``."""
+    """Write a count as ``58,164,298``."""
     return f"{number:,.0f}"
 
 
 def counted(number: int, thing: str) -> str:
-    """A number of things as ``1 epoch`` or ``10 epochs``."""
+    """Write a number of things as ``1 epoch`` or ``10 epochs``."""
     return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def listed(parts: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Join parts as ``a``, ``a and b``, ``a, b and c``."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""

@@ -52,7 +52,7 @@ def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
 
 
 def engine_steps(rows: list[Row]) -> dict[tuple[int, str], Row]:
-    """Timed steps by batch size and engine: batch sizes ascending, engines as they were asked for."""
+    """Return timed steps by batch size and engine: batch sizes ascending, engines as they were asked for."""
     return {key: row for key, row in _asked(rows).items() if _is_timed(row)}
 
 
@@ -73,7 +73,7 @@ def _is_timed(row: Row) -> bool:
 
 
 def step_s(row: Row) -> float:
-    """Median seconds of a step."""
+    """Return the median seconds of a step."""
     return float(row["stats"]["median"])
 
 

@@ -93,7 +93,7 @@ def _pace(batch: int, rows: list[Row], group: list[Row], eager_rows: list[Row]) 
 
 
 def _median_epoch_s(row: Row) -> float | None:
-    """The median epoch, of two in the middle the shorter; without the epochs' times their mean."""
+    """The median epoch, of two in the middle the shorter; where epochs were not timed, their mean."""
     taken = epochs_s(row)
     if taken:
         return median_low(taken)

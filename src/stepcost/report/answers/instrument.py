@@ -11,7 +11,7 @@ from stepcost.report.units import listed, ms, percent, seconds
 
 
 def cost_of_measuring(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
-    """What the process border adds, how fresh processes differ, what a start takes, what faults show."""
+    """Say what the process border adds, how fresh processes differ, what a start takes, what faults show."""
     asked = of_question(rows, "instrument")
     parts = [
         f"The border between processes adds {ms(row['border_s'])} to a step ({percent(row['border_share'])})."

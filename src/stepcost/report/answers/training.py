@@ -121,7 +121,7 @@ def accuracy_over_time(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
 
 
 def training_runs(rows: list[Row]) -> list[Row]:
-    """Rows of whole training runs that differ in batch size and seed only, batch sizes ascending."""
+    """Choose the rows of whole training runs that differ in batch size and seed only, by batch size."""
     found = groups([row for row in of_question(rows, "3b") if row.get("epochs")], "batch_size")
     return found[0] if found else []
 
@@ -155,7 +155,7 @@ def _last(row: Row, field: str) -> float | None:
 
 
 def epochs_s(row: Row) -> list[float]:
-    """Seconds of training of each epoch; empty where they were not recorded of every one."""
+    """Return the seconds of training of each epoch; none where they were not recorded of every one."""
     values = _values(row, "train_seconds")
     return values if len(values) == len(row["epochs"]) else []
 
@@ -173,6 +173,6 @@ def _time_to(row: Row, goal: float) -> float | None:
 
 
 def epochs_said(group: list[Row]) -> str:
-    """``1 epoch``, ``10 epochs``, or ``3 to 10 epochs`` where runs differ."""
+    """Write ``1 epoch``, ``10 epochs``, or ``3 to 10 epochs`` where runs differ."""
     least, most = (choose(len(row["epochs"]) for row in group) for choose in (min, max))
     return counted(most, "epoch") if least == most else f"{least} to {counted(most, 'epoch')}"

@@ -34,7 +34,7 @@ class Across:
 
 
 def of_sides(base: Sequence[Run], new: Sequence[Run], found: Comparison) -> Across:
-    """Two sides that were compared."""
+    """Show two sides that were compared."""
     return _across(
         "The comparison",
         show.headline(found),
@@ -57,7 +57,7 @@ def side_by_side(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRI
 
 
 def of_runs(runs: Sequence[Run]) -> Across:
-    """Two runs compared; more, and two that have nothing in common, side by side."""
+    """Compare two runs; show more, and two that have nothing in common, side by side."""
     if len(runs) == 2:
         try:
             return of_sides(runs[:1], runs[1:], compare_sides(runs[:1], runs[1:]))

@@ -73,7 +73,7 @@ class Plot:
 
 @contextmanager
 def style(name: str = "stepcost") -> Iterator[None]:
-    """The look of all plots; ids inside the SVG are the same on every run."""
+    """Set the look of all plots; ids inside the SVG are the same on every run."""
     settings: Any = {**STYLE, "svg.hashsalt": name}
     with mpl.rc_context(settings), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is not worth a warning.
@@ -82,7 +82,7 @@ def style(name: str = "stepcost") -> Iterator[None]:
 
 
 def new_figure(panels: int = 1, height_in: float = HEIGHT_IN) -> tuple[Figure, list[Axes]]:
-    """A figure with ``panels`` side by side."""
+    """Make a figure with ``panels`` side by side."""
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     return figure, list(axes)
@@ -130,7 +130,7 @@ def mean_line(
 
 
 def to_svg(plot: Plot) -> str:
-    """The figure as an ``<svg>`` element for a page: no prolog, no metadata, named for screen readers."""
+    """Draw the figure as an ``<svg>`` element: no prolog, no metadata, named for screen readers."""
     out = io.StringIO()
     with style(plot.name):
         plot.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
@@ -150,7 +150,7 @@ def to_png(plot: Plot, path: Path) -> None:
 
 
 def batch_axis(axes: Axes, batches: Sequence[int]) -> None:
-    """A logarithmic x axis with a tick at each batch size that is far enough from the one before."""
+    """Make the x axis logarithmic, with a tick at each batch size that is far enough from the one before."""
     axes.set_xscale("log", base=2)
     shown: list[int] = []
     for batch in sorted(set(batches)):
@@ -167,7 +167,7 @@ def short(name: str) -> str:
 
 
 def plain_numbers(axis: Any) -> None:
-    """Tick labels such as 10,000, never powers of ten; on a logarithmic axis at 1, 2 and 5 of each decade.
+    """Write tick labels such as 10,000, not powers of ten; on a logarithmic axis at 1, 2 and 5 of a decade.
 
     Call it after the scale is chosen.
     """

@@ -13,7 +13,7 @@ MOST_SHOWN = 40
 
 
 def machine_table(run: Run) -> Table:
-    """GPU, memory, driver, CUDA, cuDNN, torch, date and command line."""
+    """List GPU, memory, driver, CUDA, cuDNN, torch, date and command line."""
     machine, session = run.machine, run.session
     total = machine.get("gpu_total_bytes")
     cpu = machine.get("cpu") or {}
@@ -49,7 +49,7 @@ def session_model(run: Run) -> str | None:
 
 
 def command_line(run: Run) -> str:
-    """``pytest benchmarks/ --benchmark-save=run1``, quoted as a shell needs it."""
+    """Write ``pytest benchmarks/ --benchmark-save=run1``, quoted as a shell needs it."""
     command = run.session.get("command")
     return f"pytest {shlex.join(command)}" if command else "not stored"
 
@@ -73,7 +73,7 @@ def _clocks(run: Run) -> str:
 
 
 def session_tables(run: Run) -> list[Table]:
-    """What failed, what was skipped and why, and where the time went; only those that hold something."""
+    """List what failed, what was skipped and why, and where the time went, as far as there is any."""
     session = run.session
     tables = []
     for name, columns, caption in (

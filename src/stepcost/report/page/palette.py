@@ -67,10 +67,10 @@ _CYCLE = (
 
 
 def batch_line(batch_size: int) -> Line:
-    """The line of a batch size: 4, 16, 64 and 256 differ most, and no plot gives them another."""
+    """Return the line of a batch size: 4, 16, 64 and 256 differ most, and no plot gives them another."""
     return _CYCLE[round(math.log2(batch_size)) % len(_CYCLE)]
 
 
 def numbered_line(place: int) -> Line:
-    """The line of the ``place``-th run or configuration."""
+    """Return the line of the ``place``-th run or configuration."""
     return _CYCLE[(2 * place + (place // 4)) % len(_CYCLE)]

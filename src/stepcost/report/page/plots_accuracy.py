@@ -25,7 +25,7 @@ from stepcost.report.units import count, significant
 
 
 def accuracy_over_time(run: Run) -> Plot | str:
-    """3d: training accuracy over seconds of training, a line per batch size; or why there is none."""
+    """Draw training accuracy over seconds of training, a line per batch size; or say why there is none."""
     return _accuracy(
         run,
         "training-accuracy-over-time",
@@ -37,7 +37,7 @@ def accuracy_over_time(run: Run) -> Plot | str:
 
 
 def accuracy_over_epochs(run: Run) -> Plot | str:
-    """Test accuracy over epochs, a line per batch size; or why there is none."""
+    """Draw test accuracy over epochs, a line per batch size; or say why there is none."""
     return _accuracy(
         run,
         "test-accuracy-over-epochs",
@@ -96,7 +96,7 @@ def _percents(rows: Sequence[Row], field: str) -> list[list[float]]:
 
 
 def accuracy_by_engine(runs: Sequence[Run]) -> Plot | str:
-    """Training accuracy over epochs, a line per engine and a panel per batch size; or why there is none."""
+    """Draw training accuracy over epochs, a panel per batch size and a line per engine; or say why not."""
     found = _trained_by_several(runs)
     if not found:
         return "No two engines trained the same configuration."

@@ -29,7 +29,7 @@ NAMES = {
 
 
 def memory_by_optimizer(run: Run) -> Plot | str:
-    """The stack of each optimizer's process with its total marked; or why there is none."""
+    """Draw the stack of each optimizer's process with its total marked; or say why there is none."""
     found = groups(of_question(run.rows, "2a"), "optimizer")
     rows = [row for row in having(found[0], "ledger") if _layers(row)] if found else []
     if not rows:
@@ -103,7 +103,7 @@ def _stack(axes: Any, place: int, row: Row) -> float:
 
 
 def _name_layers(axes: Any, place: int, row: Row) -> None:
-    """Name the layers beside the last bar, with their sizes."""
+    """Name the layers next to the last bar, with their sizes."""
     labels, bottom = [], 0.0
     for label, size in _layers(row):
         labels.append((place + 0.33, bottom + size / MB / 2, f"{label} {size / MB:,.0f}", INK))
@@ -112,7 +112,7 @@ def _name_layers(axes: Any, place: int, row: Row) -> None:
 
 
 def memory_over_batch_size(run: Run) -> Plot | str:
-    """Four memory figures over batch size, with the card's limit; or why there is none."""
+    """Draw four memory figures over batch size, with the card's limit; or say why there is none."""
     asked = of_question(run.rows, "3a")
     found = groups([row for row in asked if not is_search(row)], "batch_size")
     rows = [row for row in found[0] if having([row], "peak_allocated_bytes")] if found else []

@@ -30,7 +30,7 @@ LIMITS = {"kernel_s": BLUE, "least_s": ORANGE}
 
 
 def step_time_over_batch_size(run: Run) -> Plot | str:
-    """Milliseconds a step and images per second over batch size; or why there is none."""
+    """Draw milliseconds a step and images per second over batch size; or say why there is none."""
     found = groups([row for row in of_question(run.rows, "3a") if _median(row)], "batch_size")
     if not found:
         return "No training step was timed over batch size."

@@ -140,6 +140,6 @@ def _markdown() -> Environment:
 
 
 def escape_markdown(text: str) -> str:
-    """The text as Markdown that shows it unchanged."""
+    """Write the text as Markdown that shows it unchanged."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$#@])", r"\\\1", text)
