@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -115,12 +116,7 @@ def _section(run: Run, place: int) -> Section:
 
 def _html() -> Environment:
     """Everything is escaped but the SVG, in which text is outlines of letters and ids are our own."""
-    environment = Environment(
-        loader=PackageLoader("stepcost.report.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
+    environment = _environment(autoescape=True)
     environment.filters["svg"] = lambda plot: Markup(to_svg(plot))
     environment.globals["css"] = Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8"))
     return environment
@@ -128,15 +124,16 @@ def _html() -> Environment:
 
 def _markdown() -> Environment:
     """Every value is escaped as it is printed, so that a name is never a link, a tag or a new column."""
-    environment = Environment(
-        loader=PackageLoader("stepcost.report.page", "."),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else escape_markdown(str(value)),
+    environment = _environment(
+        finalize=lambda value: value if isinstance(value, Markup) else escape_markdown(str(value))
     )
     environment.filters["as_is"] = Markup  # what a macro returns is escaped already
     return environment
+
+
+def _environment(**escaping: Any) -> Environment:
+    loader = PackageLoader("stepcost.report.page", ".")
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, **escaping)
 
 
 def escape_markdown(text: str) -> str:
