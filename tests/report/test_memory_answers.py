@@ -216,6 +216,9 @@ def test_what_is_unknown_is_said_with_the_figure() -> None:
     assert "whether it fits (the context is unknown)" in sentence
     assert "estimated: workspace (3 convolutions are not in the table)" in sentence
     assert answer("2a", rows).source == "predicted"
+    winner = answer("2b", [row | {"parameter_bytes": 4, "optimizer_state_bytes": 0} for row in rows]).text
+    assert winner.startswith("Adam takes the most reserved memory, 74.0 MB: Adam keeps nothing between")
+    assert "(3 convolutions are not in the table). SGD keeps nothing between steps." in winner
 
 
 def test_a_reason_of_some_rows_names_them() -> None:

@@ -49,6 +49,11 @@ def seconds(value_s: float) -> str:
     return f"{significant(value_s)} s"
 
 
+def duration(value_s: float) -> str:
+    """Write milliseconds below one second, else seconds."""
+    return ms(value_s) if value_s < 1 else seconds(value_s)
+
+
 def percent(fraction: float) -> str:
     """Write a fraction between 0 and 1 as ``91.2 %``."""
     return f"{100 * fraction:.1f} %"

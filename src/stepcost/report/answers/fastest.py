@@ -12,7 +12,7 @@ from stepcost.report.rows import Row, configuration, of_question, source_of
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.report.units import count, listed, ms, percent, seconds, significant
+from stepcost.report.units import count, duration, listed, ms, percent, seconds, significant
 
 CLOSE_SHARE = 0.05
 """With one run each, two times nearer than this are not told apart; epochs farther apart differ."""
@@ -109,7 +109,7 @@ def _time(pace: Pace, epochs: int | None) -> str:
 
 
 def _explained(pace: Pace, epochs: int | None) -> str:
-    parts = [f"median epoch {_short(pace.epoch_s)}"] if epochs != 1 else []
+    parts = [f"median epoch {duration(pace.epoch_s)}"] if epochs != 1 else []
     if pace.steps is not None:
         parts.append(f"{count(pace.steps)} steps an epoch")
     if pace.step_s is not None:
@@ -117,10 +117,6 @@ def _explained(pace: Pace, epochs: int | None) -> str:
     if pace.busy is not None and pace.eager_s is None:
         parts.append(f"the GPU busy {percent(pace.busy)} of the step")
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def _short(value_s: float) -> str:
-    return ms(value_s) if value_s < 1 else seconds(value_s)
 
 
 def _is_level(quick: Pace, other: Pace) -> bool:
@@ -161,8 +157,8 @@ def _unlike_epochs(paces: list[Pace]) -> str:
         if taken and abs(sum(taken) - total_s) > CLOSE_SHARE * total_s:
             longest = max(range(len(taken)), key=lambda place: taken[place])
             said.append(
-                f"at batch {count(pace.batch)} epoch {longest + 1} took {_short(taken[longest])}, the median "
-                f"{_short(median_s)}, and the whole {_short(sum(taken))}"
+                f"at batch {count(pace.batch)} epoch {longest + 1} took {duration(taken[longest])}, "
+                f"the median {duration(median_s)}, and the whole {duration(sum(taken))}"
             )
     return f" Epochs differ: {'; '.join(said)}." if said else ""
 
@@ -177,7 +173,7 @@ def _table(paces: list[Pace], group: list[Row], eager_rows: list[Row]) -> Table:
             (
                 count(pace.batch),
                 seconds(pace.measured_s),
-                _short(pace.epoch_s),
+                duration(pace.epoch_s),
                 "not read" if pace.steps is None else count(pace.steps),
                 "not read" if pace.step_s is None else ms(pace.step_s),
                 *eager,

@@ -68,7 +68,7 @@ def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     else:
         text = f"{names} takes the most {word} memory, {mb(highest)}"
     kept = [_what_it_keeps(row) for row in [*winners, *(row for row in told if row not in winners)]]
-    text += f": {kept[0]}. {'; '.join(kept[1:])}.{_unknown(told, 'optimizer')}"
+    text += f": {kept[0]}{_unknown(told, 'optimizer')}. {'; '.join(kept[1:])}."
     return Said(text + _peaks_apart(winners[0], min(told, key=lambda row: row[field])), source_of(told))
 
 
