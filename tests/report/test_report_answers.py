@@ -203,6 +203,17 @@ def test_wrong_types_are_ignored(bad: Any) -> None:
     assert answers(wrong, {"gpu": bad, "gpu_total_bytes": bad}) == answers(none, {"gpu": None})
 
 
+def test_a_damaged_row_stops_no_answer() -> None:
+    """A row of no parameters, and a timed step without its batch size, count as not read."""
+    rows = rows_of(synthetic_run())
+    for row in rows:
+        row["engine"] = "graph" if row["question"] == "3b" else row.get("engine")
+    none = {"question": "1a", "source": "measured", "parameters": 0, "parameter_bytes": 0}
+    step = next(row for row in rows if row["question"] == "3a")
+    damaged = {name: value for name, value in step.items() if name != "batch_size"}
+    assert answers([none, damaged, *rows]) == answers(rows)
+
+
 def test_terminal_shows_text_as_it_is() -> None:
     """Rich's markup in a name is printed, not followed, and each answer shows where it comes from."""
     run = synthetic_run()

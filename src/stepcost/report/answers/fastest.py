@@ -8,7 +8,7 @@ from statistics import mean, median_low
 from typing import Any
 
 from stepcost.report.answers.training import epochs_s, epochs_said, nothing_trained, training_runs
-from stepcost.report.rows import Row, configuration, of_question, source_of
+from stepcost.report.rows import Row, configuration, having, of_question, source_of
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
@@ -196,7 +196,7 @@ def _eager_steps(rows: list[Row], like: Row) -> list[Row]:
         return []
     return [
         row
-        for row in of_question(rows, "3a")
+        for row in having(of_question(rows, "3a"), "batch_size")
         if row.get("engine") == "eager"
         and row.get("timed") == "training step"
         and all(row.get(name) == like.get(name) for name in SAME_STEP)

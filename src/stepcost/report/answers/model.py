@@ -20,7 +20,7 @@ WHEN = {
 
 def size_of_model(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """1a: the parameters, trainable and frozen, and the bytes they take."""
-    told = having(rows, "parameters")
+    told = [row for row in rows if row.get("parameters")]
     if not told:
         return NOT_ASKED
     row = told[0]

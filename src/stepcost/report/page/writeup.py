@@ -65,7 +65,8 @@ def compared_with_writeup(run: Run, answers: Sequence[Answer]) -> Table | str:
 
 
 def _sizes(rows: list[Row]) -> Row | None:
-    return next(iter(having(rows, "parameters", "parameter_bytes")), None)
+    told = having(rows, "parameters", "parameter_bytes")
+    return next((row for row in told if row["parameters"]), None)
 
 
 def _parameters(figure: Figure, _run: Run, rows: list[Row], _said: Mapping[str, Answer]) -> Compared:
