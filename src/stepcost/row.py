@@ -14,7 +14,7 @@ from stepcost.machine import Clocks, Machine, throttled
 from stepcost.reading import SCHEMA_VERSION, Reading
 from stepcost.request import Request
 from stepcost.schema import REQUIRED, Count, Field, Share, clean, fields_of, stored
-from stepcost.search import Search
+from stepcost.search import PredictedLargest, Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,20 @@ class Instrument:
     )
 
 
-PARTS = (Asked, Request, Model, Gpu, Reading, Derived, Times, Search, EngineStep, Training, Instrument)
+PARTS = (
+    Asked,
+    Request,
+    Model,
+    Gpu,
+    Reading,
+    Derived,
+    Times,
+    Search,
+    PredictedLargest,
+    EngineStep,
+    Training,
+    Instrument,
+)
 """What a row is made of."""
 
 
