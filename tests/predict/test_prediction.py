@@ -199,7 +199,7 @@ def test_a_model_that_ends_the_process_is_one_line(tmp_path: Path, monkeypatch: 
     """``sys.exit`` while a model is built does not end the prediction without a word."""
     (tmp_path / "quitter.py").write_text("import sys\ndef build(num_classes):\n    sys.exit(3)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"ended the process: sys\.exit\(3\)"):
+    with pytest.raises(ValueError, match=r"sys\.exit\(3\)"):
         predict(replace(SMALL, model="quitter:build"))
 
 

@@ -59,10 +59,7 @@ def trace_run(request: Request, steps: int = STEPS) -> Trace:
         )
     if min(request.batch_size, request.image_size, request.num_classes) < 1:
         raise ValueError("batch size, image size and number of classes start at 1")
-    try:
-        model = _build_on_meta(request)
-    except SystemExit as error:
-        raise ValueError(f"model {request.model!r} ended the process: sys.exit({error.code!r})") from error
+    model = _build_on_meta(request)
     try:
         return _trace(model, request, steps)
     except (Exception, SystemExit) as error:  # the model's own code runs here, and may raise anything
