@@ -129,7 +129,7 @@ def test_what_was_never_measured_is_never_said_to_fit() -> None:
     assert reading.context_likely_bytes is not None
     low, high = reading.context_likely_bytes
     assert 0 < low < high
-    assert "at least" in reading.unread["peak_reserved_bytes"]
+    assert "at least" in reading.unread["peak_allocated_bytes"]
 
 
 def test_a_card_with_room_for_every_bound_fits_where_no_workspace_is_unknown(

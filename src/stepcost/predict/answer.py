@@ -121,7 +121,7 @@ def print_answer(found: Answer) -> None:
             figure = name.removesuffix("_bytes").replace("_", " ")
             print(f"Error to expect of {figure}: {100 * low:+.2f} % to {100 * high:+.2f} %")
     if errors is None:
-        print("Error to expect: unknown, no run was compared on this card with this torch")
+        print("Error to expect: unknown, too few runs were compared on this card with this torch")
     if found.kept is not None:
         print_activations(found.kept, "predicted")
 

@@ -20,6 +20,7 @@ from stepcost.reading import Reading
 from stepcost.request import Request
 
 MIB = 2**20
+NO_WORKSPACES = "cuDNN's workspaces are not in it"
 NO_CARD = "no card is named: what cuDNN, cuBLAS and the context take depends on it"
 
 
@@ -67,7 +68,7 @@ def _fits(
     traced: Trace, simulation: Simulation, workspaces: Workspaces, card: Card | None
 ) -> tuple[bool | None, str | None]:
     """Return whether it fits, and the reason where it does not or where that cannot be said."""
-    if simulation.out_of_memory_in is not None:
+    if simulation.peak is None:
         return False, simulation.out_of_memory_in
     if card is None:
         return None, NO_CARD
@@ -86,10 +87,10 @@ def _fits(
     ]
     if workspaces.estimated is Estimated.NOT_AT_ALL:
         unknown.append(f"cuDNN's workspaces ({workspaces.why_estimated})")
-    known, total = simulation.allocator.peak_reserved_bytes, card.total_bytes
-    return None, (
-        f"at least {known / MIB:,.0f} of {total / MIB:,.0f} MiB are taken, without {', '.join(unknown)}"
-    )
+    peak, total = simulation.peak.allocated_bytes, card.total_bytes
+    *most, last = unknown
+    listed = " and ".join(filter(None, (", ".join(most), last)))
+    return None, f"at least {peak / MIB:,.0f} of {total / MIB:,.0f} MiB are allocated, without {listed}"
 
 
 def _reading(
@@ -111,12 +112,12 @@ def _reading(
         likely = card.context_range_bytes
         low, high = (size / MIB for size in likely)
         unread["context_bytes"] = f"{NOT_MEASURED}; likely {low:,.0f} to {high:,.0f} MiB"
-        unread["process_bytes"] = f"more than is reserved: the context is {unread['context_bytes']}"
+        unread["process_bytes"] = f"reserved and the context, which is {unread['context_bytes']}"
     if card is not None and workspaces.why_estimated is not None:
         unread["workspace_bytes"] = workspaces.why_estimated
     if card is None or workspaces.estimated is Estimated.NOT_AT_ALL:
-        peaks_at_least = f"at least this: {unread['workspace_bytes']}"
-        unread |= dict.fromkeys(("peak_allocated_bytes", "peak_reserved_bytes"), peaks_at_least)
+        unread["peak_allocated_bytes"] = f"at least this: {NO_WORKSPACES}"
+        unread["peak_reserved_bytes"] = NO_WORKSPACES
     known: dict[str, Any] = {
         "source": "predicted",
         "fits": fits,
