@@ -1,4 +1,4 @@
-"""Predictions beside readings from real GPUs: the readings are committed, the errors are bounded here."""
+"""Predictions compared with committed readings from real GPUs: the errors are bounded here."""
 
 import gzip
 from pathlib import Path
