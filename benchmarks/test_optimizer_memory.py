@@ -10,7 +10,7 @@ from stepcost.catalog.optimizers import OPTIMIZERS
 def test_step_with_each_optimizer(step_of, optimizer, settings):
     """2a. What does a training step hold, and how long does it take, with each optimizer?"""
     reading = step_of("2a", optimizer=optimizer.name, batch_size=settings.optimizer_batch_size)
-    if not reading.fits:
+    if reading.fits is False:
         pytest.skip(f"an answer without bytes: {reading.reason}")
     assert reading.gradient_bytes == reading.parameter_bytes
     assert reading.peak_allocated_bytes >= reading.tensor_bytes

@@ -2,7 +2,7 @@
 
 ``python -m experiments.accuracy FILE --gpu h100-80gb``: the file is a run saved on a GPU by
 ``pytest benchmarks/ --benchmark-save``, or lines of ``{"request": {...}, "reading": {...}}``
-(``.jsonl``, ``.jsonl.gz``), each a measured ``Reading`` beside its ``Request``. Prints a Markdown
+(``.jsonl``, ``.jsonl.gz``), each a measured ``Reading`` with its ``Request``. Prints a Markdown
 table; ``--mem-tracker`` adds what torch's MemTracker says of the same step on fake tensors (slow), and
 ``--leave-out`` shows what a missing entry of the table costs.
 """
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from stepcost.catalog.cards import Card, find_card
-from stepcost.predict.prediction import capacity_bytes, installed_torch, predict, version_of
+from stepcost.predict.prediction import predict
 from stepcost.predict.simulate import simulate
 from stepcost.predict.tape import WORKSPACE
+from stepcost.predict.torch_versions import installed_torch, version_of
 from stepcost.predict.trace import trace_run
 from stepcost.predict.workspaces import workspaces_on
 from stepcost.request import Request
@@ -73,7 +74,7 @@ def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -
                 if key not in own or left_out == "batch"
             }
             table = replace(workspaces.table, convolutions=kept)
-        simulation = simulate(traced, replace(workspaces, table=table), capacity_bytes(card))
+        simulation = simulate(traced, replace(workspaces, table=table), card.room_bytes)
         ours = {
             "peak_allocated_bytes": simulation.peak.allocated_bytes if simulation.peak else None,
             "peak_reserved_bytes": simulation.allocator.peak_reserved_bytes if simulation.peak else None,
@@ -136,7 +137,9 @@ def tracked_peak_bytes(request: Request) -> int | None:
 
 
 def summary(name: str, errors: list[float]) -> str:
-    """One line: how many, median and worst absolute error, bias, and the share predicted too low."""
+    """Return a line: how many, median and worst absolute error, bias, and the share predicted too low."""
+    if not errors:
+        return f"| {name} | 0 | | | | | |"
     absolute = [abs(error) for error in errors]
     exact = sum(error == 0 for error in errors)
     low = 100 * sum(error < 0 for error in errors) / len(errors)
@@ -182,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     out.write("|---" * 7 + "|\n")
     for column in columns:
         out.write(summary(column, [row[column] for row in rows if row[column] is not None]) + "\n")
-    if options.mem_tracker and not options.leave_out:
+    if rows and options.mem_tracker and not options.leave_out:
         seconds = statistics.median(row["tracker seconds"] for row in rows)
         out.write(f"\nMemTracker took {seconds:.1f} s a run (median).\n")
     return 0

@@ -14,7 +14,7 @@ from stepcost.allocator.history import History, HistoryUnavailable
 from stepcost.catalog.cards import CARDS
 from stepcost.measure import activations as measured
 from stepcost.predict.command import main
-from stepcost.predict.prediction import predict_activations
+from stepcost.predict.prediction import predict_in_full
 from stepcost.request import Request
 
 MIB = 2**20
@@ -100,7 +100,8 @@ def test_sums_come_most_first() -> None:
 def test_predicted_modules_add_up_to_the_activation_bytes(model: str, card: str | None) -> None:
     """Nothing that forward leaves is without a module, and nothing is counted twice."""
     request = Request(model=model, optimizer="adam", batch_size=2, image_size=224)
-    reading, found = predict_activations(request, None if card is None else CARDS[card])
+    prediction = predict_in_full(request, None if card is None else CARDS[card])
+    reading, found = prediction.reading, prediction.kept
     assert sum(one.bytes for one in found) == reading.activation_bytes
     assert len({one.module for one in found}) == len(found) > 3
 
@@ -108,7 +109,7 @@ def test_predicted_modules_add_up_to_the_activation_bytes(model: str, card: str 
 def test_a_layer_keeps_its_output() -> None:
     """ResNet-18's first convolution leaves its output, its batch norm another and two rows of statistics."""
     request = Request(model="resnet18", optimizer="sgd", batch_size=2, image_size=224)
-    found = {one.module: one for one in predict_activations(request)[1]}
+    found = {one.module: one for one in predict_in_full(request).kept}
     assert found["conv1"] == ModuleActivations(module="conv1", class_name="Conv2d", bytes=2 * 64 * 112**2 * 4)
     assert found["bn1"].bytes == 2 * 64 * 112**2 * 4 + 2 * 512
     assert "relu" not in found
@@ -118,8 +119,8 @@ def test_a_layer_keeps_its_output() -> None:
 def test_what_does_not_fit_has_no_modules() -> None:
     """A step that runs out of memory keeps nothing that could be shown."""
     request = Request(model="small-cnn", optimizer="sgd", batch_size=4_000_000)
-    assert predict_activations(request, CARDS["t4"])[1] == []
-    assert predict_activations(replace(request, batch_size=4), CARDS["t4"])[1]
+    assert predict_in_full(request, CARDS["t4"]).kept == []
+    assert predict_in_full(replace(request, batch_size=4), CARDS["t4"]).kept
 
 
 def test_the_command_lists_modules_on_request(capsys: pytest.CaptureFixture[str]) -> None:

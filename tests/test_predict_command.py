@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -61,22 +62,118 @@ def test_the_table_says_which_mib(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2**20" in capsys.readouterr().out
 
 
-def test_the_largest_batch_fits_and_its_neighbour_does_not(capsys: pytest.CaptureFixture[str]) -> None:
-    """The batch found is predicted to fit, and one that is 1 % larger is not."""
-    where = ["small-cnn", "--image-size", "224", "--gpu", "t4", "--json"]
-    main([*where, "--largest-batch"])
-    largest = json.loads(capsys.readouterr().out)["largest_batch"]
-    for size, fits in ((largest, True), (largest + max(1, largest // 100), False)):
-        main([*where, "--batch-size", str(size)])
-        assert json.loads(capsys.readouterr().out)["fits"] is fits
+def test_the_largest_batch_is_named_or_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a measured card it is a number; on another it is null, with a bound and a likely range."""
+    ask = ["small-cnn", "--image-size", "224", "--largest-batch", "--json", "--gpu"]
+    main([*ask, "h100-80gb"])
+    answer = json.loads(capsys.readouterr().out)
+    assert 0 < answer["largest_batch"] <= answer["largest_batch_at_most"]
+    main([*ask, "t4"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["largest_batch"] is None
+    low, high = answer["largest_batch_likely"]
+    assert 0 < low < high < answer["largest_batch_at_most"]
+    main(["small-cnn", "--image-size", "224", "--largest-batch", "--gpu", "t4"])
+    assert (
+        f"at most {answer['largest_batch_at_most']:,}; likely {low:,} to {high:,}" in capsys.readouterr().out
+    )
 
 
-def test_the_end_of_the_search_is_not_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where more images fit than the search looks at, it says so instead of naming a number."""
-    with pytest.raises(SystemExit) as ended:
-        main(["small-cnn", "--image-size", "8", "--gpu", "b200", "--largest-batch"])
-    assert ended.value.code == 2
-    assert "the search ends at 1,048,576" in capsys.readouterr().err
+def test_the_end_of_the_search_keeps_the_prediction(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where more images fit than the search looks at, it says at least how many, and all else too."""
+    monkeypatch.setattr("stepcost.predict.largest.MOST", 128)
+    assert main(["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--largest-batch"]) == 0
+    out, err = capsys.readouterr()
+    assert "at least 128, where the search ends" in out
+    assert "peak reserved" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "fits"),
+    [
+        (["--gpu", "h100-80gb"], 0, True),
+        (["--gpu", "h100-80gb", "--batch-size", "100000000"], 1, False),
+        (["--gpu", "rtx4090"], 1, None),
+        ([], 0, None),
+    ],
+)
+def test_the_exit_code_says_whether_it_fits(
+    arguments: list[str], code: int, fits: bool | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0 where it fits or no card is named, 1 where it does not or that cannot be said."""
+    assert main(["small-cnn", "--batch-size", "8", *arguments, "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["fits"] is fits
+
+
+def test_the_context_that_was_never_measured_is_not_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A step that takes all of an unmeasured card is not said to fit; the sentence says what is unknown."""
+    step = ["resnet50", "--optimizer", "adam", "--image-size", "224", "--batch-size", "292"]
+    assert main([*step, "--gpu", "rtx4090"]) == 1
+    out = capsys.readouterr().out
+    assert "It fits" not in out
+    line = next(line for line in out.splitlines() if "cannot be said" in line)
+    assert "context" in line
+    assert "cuDNN's workspaces" in line
+
+
+def test_the_first_line_says_what_it_was_validated_with(capsys: pytest.CaptureFixture[str]) -> None:
+    """Card, torch and cuDNN of the runs; of another torch that it was not, and what changed since."""
+    ask = ["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--torch"]
+    main([*ask, "2.11"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "Validated with runs on NVIDIA H100 80GB HBM3, torch 2.11 and cuDNN 9.19."
+    main([*ask, "2.15"])
+    first = capsys.readouterr().out.splitlines()[0]
+    for part in ("torch 2.11 and cuDNN 9.19", "not with torch 2.15", "gives its workspaces back"):
+        assert part in first
+    main([*ask, "2.15", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["validated"] is False
+    assert answer["validated_with"]["torch"] == "2.11"
+    assert len(answer["changed_since_validated"]) == 1
+
+
+def test_no_narrow_range_where_it_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """A step that ends before its first convolution has the range of its estimates, not the tightest."""
+    ask = [
+        "resnet18",
+        "--image-size",
+        "224",
+        "--gpu",
+        "h100-80gb",
+        "--torch",
+        "2.11",
+        "--json",
+        "--batch-size",
+    ]
+    lows = []
+    for size in ("8", "3000000"):
+        main([*ask, size])
+        lows.append(json.loads(capsys.readouterr().out)["expected_error"]["peak_reserved_bytes"][0])
+    assert lows[1] < lows[0] == 0
+
+
+def test_what_a_model_prints_does_not_spoil_the_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output is one JSON object, whatever a model prints and how it does."""
+    (tmp_path / "talker.py").write_text(
+        "import os\n"
+        "from stepcost.catalog.models import build_model\n"
+        "print('imported')\n"
+        "def build(num_classes):\n"
+        "    os.write(1, b'building')\n"
+        "    return build_model('small-cnn', num_classes=num_classes, image_size=32)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["talker:build", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["model"] == "talker:build"
+    assert "imported" in err
+    assert "building" in err
 
 
 @pytest.mark.parametrize(
@@ -89,6 +186,8 @@ def test_the_end_of_the_search_is_not_an_answer(capsys: pytest.CaptureFixture[st
         (["small-cnn", "--batch-size", "many"], "'many' is not a whole number"),
         (["small-cnn", "--largest-batch"], "--largest-batch needs --gpu"),
         (["small-cnn", "--torch", "new"], "'new' is not a torch version"),
+        (["small-cnn", "--torch", "1.0"], "it takes 2.6 to 2.15"),
+        (["small-cnn", "--torch", "99.0"], "it takes 2.6 to 2.15"),
         (["vgg16", "--image-size", "8"], "cannot be traced"),
     ],
 )

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcost.search import SPEED_SHARES, Search, Trial, find_largest, guess_from_tensors
+from stepcost.search import SPEED_SHARES, Search, Trial, bracket, find_largest, guess_from_tensors
 
 
 def card(limit, *, dips=()):
@@ -22,6 +22,34 @@ def test_answer_is_exact_to_one_percent(limit, error):
     assert search.exact
     assert search.largest_batch <= limit < search.smallest_batch_that_fails
     assert search.smallest_batch_that_fails - search.largest_batch <= max(1, int(limit * 0.01))
+
+
+@given(
+    limit=st.integers(0, 100_000),
+    guess=st.integers(1, 200_000),
+    resolution=st.sampled_from([0.005, 0.01, 0.1]),
+)
+def test_bracket_closes_from_any_guess(limit, guess, resolution):
+    """What fits and what fails are neighbours within the resolution, and no batch is tried twice."""
+    tried = []
+
+    def fits(size):
+        tried.append(size)
+        return size <= limit
+
+    good, bad = bracket(fits, guess, resolution=resolution, most_attempts=64)
+    assert good <= limit < bad
+    assert bad - good <= max(1, int(good * resolution))
+    assert len(set(tried)) == len(tried)
+
+
+@given(guess=st.integers(1, 1_000_000), most=st.integers(1, 100_000))
+def test_bracket_ends_at_the_most(guess, most):
+    """Where everything fits, the search ends at the largest batch that it may try."""
+    assert bracket(lambda size: size <= most, guess, resolution=0.01, most_attempts=64, most=most) == (
+        most,
+        None,
+    )
 
 
 @given(limit=st.integers(1_000, 100_000), error=st.floats(0.99, 1.03))

@@ -93,6 +93,10 @@ class Reading:
     context_bytes: int | None = stored(
         "`process_bytes` less reserved, after the training steps", follows="driver"
     )
+    context_likely_bytes: tuple[int, ...] | None = stored(
+        "in a predicted row, where the card's context was never measured: from and to, if it is as on "
+        "cards where it was"
+    )
     moments: tuple[Moment, ...] = stored("the context on the way to the reading, in order", default=())
     ledger: Ledger | None = stored(
         "where every byte is at the moment of the peak. The first seven parts add up to "

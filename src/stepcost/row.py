@@ -14,7 +14,7 @@ from stepcost.machine import Clocks, Machine, throttled
 from stepcost.reading import SCHEMA_VERSION, Reading
 from stepcost.request import Request
 from stepcost.schema import REQUIRED, Count, Field, Share, clean, fields_of, stored
-from stepcost.search import Search
+from stepcost.search import PredictedLargest, Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +83,6 @@ class Derived:
     )
     largest_batch_at_full_speed: int | None = stored(
         "of the batch sizes that a search tried, the largest within 5 % of the best images per second"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """Question 3a, where `largest_batch` is null since only bounds of it are known."""
-
-    largest_batch_at_least: int | None = stored("this many images fit, where the search ended")
-    largest_batch_at_most: int | None = stored("no more than this many fit; 0 where not even one does")
-    largest_batch_likely: tuple[Count, ...] | None = stored(
-        "from and to, if what is unknown is as elsewhere; one number where the upper end was not found"
     )
 
 
@@ -214,7 +203,7 @@ PARTS = (
     Derived,
     Times,
     Search,
-    Bounds,
+    PredictedLargest,
     EngineStep,
     Training,
     Instrument,

@@ -23,7 +23,7 @@ from stepcost.machine import Machine, ModelInfo
 from stepcost.measure.process import Progress, Worker, warm_up_server
 from stepcost.reading import Reading
 from stepcost.request import Request
-from stepcost.search import Search, Trial, find_largest, guess_from_tensors
+from stepcost.search import PredictedLargest, Search, Trial, find_largest, guess_from_tensors
 from stepcost.settings import Settings
 
 EXACT_RATE_SHARE = 1e-6
@@ -178,11 +178,15 @@ class Session:
             reading: Reading = self._predicted("predict", request)
         return reading
 
-    def predicted_largest_batch(self, request: Request) -> int | None:
+    def predicted_largest(self, request: Request) -> PredictedLargest:
         """Predict the largest batch that the card of ``--gpu`` would train. Raises ``MeasureError``."""
         with self.costs.of("predict the largest batch"):
-            largest: int | None = self._predicted("largest_batch", request)
+            largest: PredictedLargest = self._predicted("largest_batch", request)
         return largest
+
+    def predicted_largest_batch(self, request: Request) -> int | None:
+        """Predict the same; ``None`` where it is not known exactly."""
+        return self.predicted_largest(request).largest_batch
 
     def _predicted(self, method: str, request: Request) -> Any:
         if self._predictor is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,18 @@ class TrainingStep:
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """Return the main logits of a classifier: GoogLeNet and Inception add auxiliary heads in training."""
-    logits: torch.Tensor = output if isinstance(output, torch.Tensor) else output.logits
+    """Return the main logits of a classifier: GoogLeNet and Inception add auxiliary heads in training.
+
+    Raises ``ValueError`` with one line for an output without logits, such as a list or a dictionary.
+    """
+    logits = output if isinstance(output, torch.Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(
+            f"the model returned a {type(output).__name__}, but it takes one that returns logits (N, classes)"
+        )
     return logits
+
+
+def bytes_of(tensors: Iterable[torch.Tensor | None]) -> int:
+    """Add up the bytes of ``tensors`` as they are (not rounded); ``None`` among them counts nothing."""
+    return sum(one.numel() * one.element_size() for one in tensors if one is not None)

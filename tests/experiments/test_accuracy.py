@@ -1,11 +1,11 @@
-"""Predictions beside readings from real GPUs: the readings are committed, the errors are bounded here."""
+"""Predictions compared with committed readings from real GPUs: the errors are bounded here."""
 
 import gzip
 from pathlib import Path
 
 import pytest
 
-from experiments.accuracy import FIGURES, compare, compare_without, main, readings_of
+from experiments.accuracy import FIGURES, compare, compare_without, main, readings_of, summary
 from stepcost.catalog.cards import CARDS
 
 READINGS = Path(__file__).parents[1] / "predict" / "readings-h100-80gb.jsonl.gz"
@@ -59,3 +59,17 @@ def test_what_is_left_out_of_the_table_is_missed(tmp_path, capsys):
     assert 0 < errors["batch"] < errors["convolutions"] < errors["table"]
     assert main([str(few), "--gpu", "h100-80gb", "--torch", "2.11", "--leave-out", "table"]) == 0
     assert "| peak_reserved_bytes | 3 | 0 |" in capsys.readouterr().out
+
+
+def test_a_summary_of_nothing_is_a_line():
+    """Where no run has the figure, the line says 0 runs."""
+    assert summary("process_bytes", []).startswith("| process_bytes | 0 |")
+
+
+def test_a_card_without_a_measured_context_is_compared(tmp_path, capsys):
+    """Its process is not predicted, so that no run is compared there; the peaks are."""
+    few = some_readings(tmp_path / "few.jsonl", "resnet18")
+    assert main([str(few), "--gpu", "a100-80gb", "--torch", "2.11"]) == 0
+    out = capsys.readouterr().out
+    assert "| peak_reserved_bytes | 3 |" in out
+    assert "| process_bytes | 0 |" in out

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,11 +105,102 @@ def test_without_a_card_the_process_is_unknown_not_zero() -> None:
 
 
 def test_what_is_too_large_does_not_fit() -> None:
-    """A step larger than the card is predicted to run out of memory, and where."""
+    """A step larger than the card is predicted to run out of memory, and where, whatever else is unknown."""
     reading = predict(replace(SMALL, batch_size=4_000_000), CARDS["t4"])
-    assert not reading.fits
+    assert reading.fits is False
     assert reading.peak_allocated_bytes is None
     assert "out of memory in" in (reading.reason or "")
+
+
+def test_without_a_card_nothing_is_said_about_fitting() -> None:
+    """What no card is named for neither fits nor does not."""
+    reading = predict(SMALL)
+    assert (reading.fits, reading.reason) == (None, None)
+    assert "no card is named" in reading.unread["fits"]
+
+
+def test_what_was_never_measured_is_never_said_to_fit() -> None:
+    """Context, driver and workspaces unknown: it cannot be said, and the sentence says which and how much."""
+    reading = predict(SMALL, CARDS["rtx4090"])
+    assert reading.fits is None
+    for unknown in ("CUDA context", "what the driver keeps", "cuDNN's workspaces", "MiB"):
+        assert unknown in reading.unread["fits"]
+    assert reading.context_bytes is None
+    assert reading.context_likely_bytes is not None
+    low, high = reading.context_likely_bytes
+    assert 0 < low < high
+    assert "at least" in reading.unread["peak_allocated_bytes"]
+
+
+def test_a_card_with_room_for_every_bound_fits_where_no_workspace_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a convolution only context and driver are unknown: a small step fits, one at the edge may."""
+    (tmp_path / "no_convolution.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    request = replace(SMALL, model="no_convolution:build")
+    assert predict(request, CARDS["t4"]).fits is True
+    edge = replace(CARDS["t4"], total_bytes=600 * 2**20)
+    assert predict(request, edge).fits is None
+
+
+def test_what_would_be_estimated_is_noted_where_it_does_not_fit() -> None:
+    """A step that ends before its first convolution still says that workspaces would be estimates."""
+    reading = predict(Request(model="resnet18", optimizer="sgd", batch_size=3_000_000), H100)
+    assert reading.fits is False
+    assert "convolutions are not in the table" in reading.unread["workspace_bytes"]
+
+
+def test_a_card_of_unknown_capability_is_refused_in_one_line() -> None:
+    """A compute capability that no table knows is named, with those that are."""
+    with pytest.raises(ValueError, match=r"compute capability 9\.9 is not known here, only .*8\.7") as caught:
+        predict(SMALL, replace(CARDS["t4"], compute_capability="9.9"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [images.mean((2, 3))]", "the model returned a list"),
+        ("return (images.mean((2, 3)), None)", "the model returned a tuple"),
+        ("return {'logits': images.mean((2, 3))}", "the model returned a dict"),
+        ("return {}['x']", "KeyError: 'x'"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_one_line(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a model's forward returns or raises, the error is one line that says what it was."""
+    (tmp_path / "odd_model.py").write_text(
+        "from torch import nn\n"
+        "class Odd(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.used = nn.Linear(3, 3)\n"
+        "    def forward(self, images):\n"
+        f"        {body}\n"
+        "def build(num_classes):\n"
+        "    return Odd()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_model", raising=False)
+    with pytest.raises(ValueError, match="cannot be traced") as caught:
+        predict(replace(SMALL, model="odd_model:build"))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_ends_the_process_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``sys.exit`` while a model is built does not end the prediction without a word."""
+    (tmp_path / "quitter.py").write_text("import sys\ndef build(num_classes):\n    sys.exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"sys\.exit\(3\)"):
+        predict(replace(SMALL, model="quitter:build"))
 
 
 def test_predictions_repeat() -> None:

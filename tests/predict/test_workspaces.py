@@ -115,11 +115,24 @@ def test_a_table_survives_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.json.gz").read_bytes() == (tmp_path / "b.json.gz").read_bytes()
 
 
-def test_hopper_takes_more_for_cublas() -> None:
-    """32 MiB on compute capability 9.0, 8,320 KiB on others, kept until torch 2.14."""
-    assert workspaces_on(CARDS["h100-80gb"], (2, 11)).cublas_bytes == 32 * 2**20
-    assert workspaces_on(CARDS["a100-40gb"], (2, 11)).cublas_bytes == 8320 * 2**10
-    assert workspaces_on(CARDS["h100-80gb"], (2, 11)).cublas_keeps
+@pytest.mark.parametrize(
+    ("card", "torch_version", "kib"),
+    [
+        ("h100-80gb", (2, 6), 32 << 10),
+        ("a100-40gb", (2, 15), 8320),
+        ("b200", (2, 11), 8320),
+        ("b200", (2, 12), 32 << 10),
+        ("rtx5090", (2, 15), 32 << 10),
+    ],
+)
+def test_cublas_takes_more_on_newer_cards(card: str, torch_version: tuple[int, int], kib: int) -> None:
+    """32 MiB on compute capability 9, since torch 2.12 on 10 and 12 too, and 8,320 KiB on others."""
+    assert workspaces_on(CARDS[card], torch_version).cublas_bytes == kib * 2**10
+
+
+def test_cublas_gives_back_since_2_15() -> None:
+    """Up to torch 2.14 the workspace is kept."""
+    assert workspaces_on(CARDS["h100-80gb"], (2, 14)).cublas_keeps
     assert not workspaces_on(CARDS["h100-80gb"], (2, 15)).cublas_keeps
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from stepcost.measure.process import STARTED, enter_phase
 from stepcost.measure.recording import measured_ledger
 from stepcost.reading import PHASES, Moment, Reading
 from stepcost.request import Request
+from stepcost.step import bytes_of
 
 WARM_UP_STEPS = 2
 """Steps before the steady one that is read: optimizer state does not exist before the first."""
@@ -129,7 +129,7 @@ class Configuration:
             parameters=sum(p.numel() for p in parameters),
             parameter_bytes=bytes_of(parameters),
             buffer_bytes=bytes_of(model.buffers()),
-            gradient_bytes=bytes_of(p.grad for p in parameters if p.grad is not None),
+            gradient_bytes=bytes_of(p.grad for p in parameters),
             optimizer_state_bytes=state,
             optimizer_scalar_bytes=scalars,
             input_bytes=bytes_of((self.images, self.labels)),
@@ -231,8 +231,3 @@ class Configuration:
         except HistoryUnavailable as error:
             self.unread["ledger"] = str(error)
             return None
-
-
-def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of the elements of some tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

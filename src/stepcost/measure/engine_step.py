@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from stepcost.catalog.engines import ENGINES
-from stepcost.measure.configuration import Configuration, bytes_of
+from stepcost.measure.configuration import Configuration
 from stepcost.measure.launch import capture, warm_up
 from stepcost.measure.process import enter_phase
 from stepcost.reading import FORWARD
+from stepcost.step import bytes_of
 
 
 class EngineStep(Configuration):

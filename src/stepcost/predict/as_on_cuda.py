@@ -167,7 +167,7 @@ def _efficient_attention(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> An
 
 
 def _efficient_attention_backward(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Make three gradients; besides, row sums of gradient times output, and blocks of one gradient.
+    """Make three gradients, and also row sums of gradient times output, and blocks of one gradient.
 
     ``aten/src/ATen/native/transformers/cuda/attention_backward.cu``, and ``kernel_backward.h`` for float32:
     blocks of 64 queries by 64 features, each with 16 bytes to count who has added to it.
@@ -212,7 +212,7 @@ def _note_reduction(tape: Tape, tensor: torch.Tensor, dims: list[int]) -> None:
 def _roll(tape: Tape, func: Any, tensor: torch.Tensor, shifts: list[int], dims: Iterable[int] = ()) -> Any:
     """CUDA rolls contiguous memory, one dimension at a time, each into memory of its own.
 
-    ``roll_common`` in ``aten/src/ATen/native/TensorTransformations.h`` and ``roll_cuda`` beside it.
+    ``roll_common`` in ``aten/src/ATen/native/TensorTransformations.h`` and ``roll_cuda`` next to it.
     """
     between = [tensor.numel() * tensor.element_size()] * (len(shifts) - 1)
     held = []

@@ -7,6 +7,7 @@ from stepcost.predict import predict
 from stepcost.predict.largest import largest_batch
 from stepcost.reading import Reading
 from stepcost.request import Request
+from stepcost.search import PredictedLargest
 
 
 class Prediction:
@@ -16,6 +17,6 @@ class Prediction:
         """Predict the memory of one training configuration on a card of the catalog, in bytes."""
         return predict(request, CARDS[card])
 
-    def largest_batch(self, request: Request, card: str) -> int | None:
-        """Predict the largest batch that a card would train; ``None`` where not even one image fits."""
+    def largest_batch(self, request: Request, card: str) -> PredictedLargest:
+        """Predict the largest batch that a card would train, or its bounds."""
         return largest_batch(request, CARDS[card])

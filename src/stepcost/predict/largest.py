@@ -2,62 +2,71 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import torch
 
 from stepcost.catalog.cards import Card
-from stepcost.predict.prediction import predict
+from stepcost.ledger import BUFFER, INPUT, PARAMETER, STATE
+from stepcost.predict.simulate import simulate
+from stepcost.predict.torch_versions import version_of
+from stepcost.predict.trace import Trace, trace_run
+from stepcost.predict.workspaces import find_table, workspaces_on
 from stepcost.request import Request
+from stepcost.search import PredictedLargest, bracket, guess_from_tensors
 
 RESOLUTION = 0.005
 """The search ends where the neighbour that does not fit is within this share."""
 MOST = 1 << 20
 """No batch larger than this is looked at."""
+MOST_PREDICTIONS = 64
+"""More than any search needs: the strides double."""
 
 
-def largest_batch(request: Request, card: Card, *, torch_version: str = torch.__version__) -> int | None:
-    """Return the largest batch size predicted to fit ``card``, to 0.5 %; ``None`` where none fits.
+def largest_batch(
+    request: Request, card: Card, *, torch_version: str = torch.__version__
+) -> PredictedLargest:
+    """Find the largest batch predicted to fit ``card``, to 0.5 %, or bounds where its context is unknown.
 
-    ``request.batch_size`` is where the search starts. Tensor bytes grow with the batch, and
-    where a convolution's workspace finds no room a smaller one is taken, so one boundary is
-    looked for: by doubling or halving first, then by bisection.
+    ``request`` says what is trained; its batch size only says where tensor bytes are read for a guess. Where
+    a convolution's workspace finds no room, one that needs less is taken, as on a GPU. Raises
+    ``ValueError`` with one line for what cannot be built or traced.
     """
+    version = version_of(torch_version)
 
-    def fits(batch_size: int) -> bool:
-        if batch_size == 1 and not trains_on_one(request):
-            return False
-        return (
-            predict(replace(request, batch_size=batch_size), card, torch_version=torch_version).fits is True
-        )
+    @functools.cache
+    def trace(batch_size: int) -> Trace:
+        return trace_run(replace(request, batch_size=batch_size))
 
-    low = max(2, request.batch_size)
-    if fits(low):
-        high = low * 2
-        while high <= MOST and fits(high):
-            low, high = high, high * 2
-        if high > MOST:
-            raise ValueError(f"more than {low:,} images fit, and the search ends at {MOST:,}")
-    else:
-        high = low
-        while high > 1 and not fits(high // 2):
-            high //= 2
-        low = high // 2
-        if low < 1:
-            return None
-    while high - low > max(1, int(low * RESOLUTION)):
-        middle = (low + high) // 2
-        if fits(middle):
-            low = middle
-        else:
-            high = middle
-    return low
+    def search(room_bytes: int, guess: int) -> tuple[int, int | None]:
+        def fits(batch_size: int) -> bool:
+            try:
+                traced = trace(batch_size)
+            except ValueError:
+                if batch_size == 1:  # batch norm cannot train on a single value
+                    return False
+                raise
+            return simulate(traced, workspaces_on(card, version), room_bytes).peak is not None
+
+        return bracket(fits, guess, resolution=RESOLUTION, most_attempts=MOST_PREDICTIONS, most=MOST)
+
+    few = min(max(2, request.batch_size), MOST // 2)
+    tensors = [(size, _tensor_bytes(trace(size))) for size in (few, 2 * few)]
+    good, bad = search(card.room_bytes, guess_from_tensors(tensors, card.room_bytes))
+    at_most = None if bad is None else bad - 1
+    if not good:
+        return PredictedLargest(largest_batch=None, largest_batch_at_most=0)
+    if card.is_measured and find_table(card.compute_capability) is not None:
+        if bad is None:
+            return PredictedLargest(largest_batch=None, largest_batch_at_least=good)
+        return PredictedLargest(largest_batch=good, largest_batch_at_most=at_most)
+    low, high = (search(room, guess_from_tensors(tensors, room)) for room in card.likely_room_bytes)
+    likely = (low[0],) if high[1] is None else (low[0], high[1] - 1)
+    return PredictedLargest(largest_batch=None, largest_batch_at_most=at_most, largest_batch_likely=likely)
 
 
-def trains_on_one(request: Request) -> bool:
-    """Can the model train on a single image? Batch norm over a single value cannot."""
-    try:
-        predict(replace(request, batch_size=1))
-    except ValueError:
-        return False
-    return True
+def _tensor_bytes(traced: Trace) -> int:
+    """Bytes of live tensors at the end of a traced step's forward pass, as ``Reading.tensor_bytes``."""
+    kept = simulate(traced, workspaces_on(None, (0, 0)), None).kept_bytes
+    return kept + sum(traced.tensor_bytes[kind] for kind in (PARAMETER, BUFFER, STATE, INPUT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,16 +11,28 @@ import torch
 from stepcost.activations import ModuleActivations, by_module
 from stepcost.catalog.cards import NOT_MEASURED, Card
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
-from stepcost.predict import trace
+from stepcost.predict import tape, trace
 from stepcost.predict.simulate import Simulation, simulate
+from stepcost.predict.torch_versions import version_of
 from stepcost.predict.trace import Trace, trace_run
-from stepcost.predict.workspaces import Workspaces, workspaces_on
+from stepcost.predict.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading
 from stepcost.request import Request
 
-OTHER_BATCH = "the table at this batch size"
-"""How the reason ends where only batch sizes are missing, which are estimated far better."""
+MIB = 2**20
+NO_WORKSPACES = "cuDNN's workspaces are not in it"
 NO_CARD = "no card is named: what cuDNN, cuBLAS and the context take depends on it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A predicted reading with what it came from."""
+
+    reading: Reading
+    kept: list[ModuleActivations]
+    """By module what forward keeps for backward; empty where it does not fit."""
+    workspaces: Workspaces
+    """As they were asked for, so that they say what of them had to be estimated."""
 
 
 def predict(request: Request, card: Card | None = None, *, torch_version: str = torch.__version__) -> Reading:
@@ -29,51 +42,86 @@ def predict(request: Request, card: Card | None = None, *, torch_version: str = 
     process is not predicted. ``torch_version`` is the torch it would run with. Raises
     ``ValueError`` with one line for what cannot be built or traced.
     """
-    return predict_activations(request, card, torch_version=torch_version)[0]
+    return predict_in_full(request, card, torch_version=torch_version).reading
 
 
-def predict_activations(
+def predict_in_full(
     request: Request, card: Card | None = None, *, torch_version: str = torch.__version__
-) -> tuple[Reading, list[ModuleActivations]]:
-    """Predict the same, and by module what forward keeps for backward (nothing where it does not fit)."""
+) -> Prediction:
+    """Predict as ``predict`` does; return the reading with the activations by module and the workspaces."""
     started = time.perf_counter()
-    traced = trace_run(request)
     workspaces = workspaces_on(card, version_of(torch_version))
-    simulation = simulate(traced, workspaces, capacity_bytes(card))
-    reading = _reading(traced, simulation, workspaces, card, time.perf_counter() - started)
-    return reading, by_module(simulation.kept if reading.fits else [])
+    traced = trace_run(request)
+    simulation = simulate(traced, workspaces, None if card is None else card.room_bytes)
+    if simulation.peak is None:  # it ended early: ask for the rest too, to know what would be estimated
+        for action, what, more in traced.events:
+            if action == tape.WORKSPACE:
+                workspaces.of(what, *more)
+    fits, reason = _fits(traced, simulation, workspaces, card)
+    reading = _reading(traced, simulation, workspaces, card, fits=fits, reason=reason, started=started)
+    return Prediction(
+        reading=reading, kept=by_module(simulation.kept if fits is not False else []), workspaces=workspaces
+    )
 
 
-def installed_torch() -> str:
-    """Version of the torch that is installed here, such as ``2.11.0+cu130``."""
-    return str(torch.__version__)
-
-
-def capacity_bytes(card: Card | None) -> int | None:
-    """Memory that the allocator can reserve on ``card``: what no driver and no context takes."""
-    return None if card is None else card.usable_bytes - (card.context_bytes or 0)
-
-
-def version_of(text: str) -> tuple[int, int]:
-    """Major and minor version of a torch such as ``2.11.0+cu130``; ``ValueError`` for what is none."""
-    try:
-        major, minor = text.split("+", maxsplit=1)[0].split(".")[:2]
-        return int(major), int(minor)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a torch version such as 2.11") from None
+def _fits(
+    traced: Trace, simulation: Simulation, workspaces: Workspaces, card: Card | None
+) -> tuple[bool | None, str | None]:
+    """Return whether it fits, and the reason where it does not or where that cannot be said."""
+    if simulation.peak is None:
+        return False, simulation.out_of_memory_in
+    if card is None:
+        return None, NO_CARD
+    if workspaces.estimated is not Estimated.NOT_AT_ALL:
+        # Given the room that is left in the worst case that is likely; of a measured card there is one case.
+        worst = card.likely_room_bytes[0]
+        if worst == card.room_bytes or simulate(traced, workspaces, worst).peak is not None:
+            return True, None
+    unknown = [
+        f"{name} ({NOT_MEASURED}; likely {low / MIB:,.0f} to {high / MIB:,.0f} MiB)"
+        for name, (low, high) in (
+            ("the CUDA context", card.context_range_bytes),
+            ("what the driver keeps", card.driver_range_bytes),
+        )
+        if low != high
+    ]
+    if workspaces.estimated is Estimated.NOT_AT_ALL:
+        unknown.append(f"cuDNN's workspaces ({workspaces.why_estimated})")
+    peak, total = simulation.peak.allocated_bytes, card.total_bytes
+    *most, last = unknown
+    listed = " and ".join(filter(None, (", ".join(most), last)))
+    return None, f"at least {peak / MIB:,.0f} of {total / MIB:,.0f} MiB are allocated, without {listed}"
 
 
 def _reading(
-    traced: Trace, simulation: Simulation, workspaces: Workspaces, card: Card | None, seconds: float
+    traced: Trace,
+    simulation: Simulation,
+    workspaces: Workspaces,
+    card: Card | None,
+    *,
+    fits: bool | None,
+    reason: str | None,
+    started: float,
 ) -> Reading:
     tensors = traced.tensor_bytes
-    unread: dict[str, str] = {}
+    unread: dict[str, str] = {} if fits is not None or reason is None else {"fits": reason}
+    likely = None
     if card is None:
         unread |= dict.fromkeys(("process_bytes", "context_bytes", "workspace_bytes"), NO_CARD)
     elif card.context_bytes is None:
-        unread |= dict.fromkeys(("process_bytes", "context_bytes"), f"{card.name}: {NOT_MEASURED}")
+        likely = card.context_range_bytes
+        low, high = (size / MIB for size in likely)
+        unread["context_bytes"] = f"{NOT_MEASURED}; likely {low:,.0f} to {high:,.0f} MiB"
+        unread["process_bytes"] = f"reserved and the context, which is {unread['context_bytes']}"
+    if card is not None and workspaces.why_estimated is not None:
+        unread["workspace_bytes"] = workspaces.why_estimated
+    if card is None or workspaces.estimated is Estimated.NOT_AT_ALL:
+        unread["peak_allocated_bytes"] = f"at least this: {NO_WORKSPACES}"
+        unread["peak_reserved_bytes"] = NO_WORKSPACES
     known: dict[str, Any] = {
         "source": "predicted",
+        "fits": fits,
+        "reason": reason if fits is False else None,
         "parameters": traced.parameters,
         "parameter_bytes": tensors[PARAMETER],
         "buffer_bytes": tensors[BUFFER],
@@ -81,25 +129,18 @@ def _reading(
         "optimizer_state_bytes": tensors[STATE],
         "optimizer_scalar_bytes": tensors["scalar"],
         "input_bytes": tensors[INPUT],
+        "context_likely_bytes": likely,
         "steps_before_reading": trace.STEPS - 1,
-        "seconds": seconds,
+        "seconds": time.perf_counter() - started,
+        "unread": unread,
     }
     if simulation.peak is None:
-        return Reading(**known, fits=False, reason=simulation.out_of_memory_in, unread=unread)
-    if workspaces.table is None and card is not None:
-        unread["workspace_bytes"] = (
-            f"no convolution was recorded on compute capability {card.compute_capability}"
-        )
-    elif workspaces.missing:
-        unread["workspace_bytes"] = f"{len(workspaces.missing)} convolutions are not in the table"
-    elif workspaces.missing_batches:
-        unread["workspace_bytes"] = f"{len(workspaces.missing_batches)} convolutions are not in {OTHER_BATCH}"
+        return Reading(**known)
     peaks = simulation.phase_peak_bytes
     reserved = simulation.allocator.peak_reserved_bytes
     context = workspaces.context_bytes
     return Reading(
         **known,
-        fits=True,
         activation_bytes=simulation.kept_bytes,
         first_step_peak_allocated_bytes=simulation.first_step_peak_bytes,
         peak_allocated_bytes=simulation.peak.allocated_bytes,
@@ -111,5 +152,4 @@ def _reading(
         process_bytes_from="prediction",
         context_bytes=context,
         ledger=simulation.peak.ledger,
-        unread=unread,
     )

@@ -18,7 +18,11 @@ from typing import Any
 import torch
 
 from stepcost.predict.convolution import BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS, FORWARD, Convolution
+from stepcost.predict.tape import WORKSPACE
+from stepcost.predict.trace import trace_run
 from stepcost.predict.workspaces import TABLES, Table
+from stepcost.request import Request
+from stepcost.step import bytes_of
 
 FALLBACKS_FROM_BYTES = 64 << 20
 """Workspaces from this size on are also recorded as they are when there is no room for them."""
@@ -95,7 +99,7 @@ def _taken(run: Any, direction: str) -> int:
     torch.cuda.reset_peak_memory_stats()
     made = run(direction)
     peak: int = torch.cuda.memory_stats()["requested_bytes.all.peak"]
-    return peak - before - _bytes_of(made)
+    return peak - before - bytes_of(made)
 
 
 def _taken_with_less(run: Any, direction: str, workspace_bytes: int) -> int | None:
@@ -104,7 +108,7 @@ def _taken_with_less(run: Any, direction: str, workspace_bytes: int) -> int | No
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     made = run(direction)
     held = torch.cuda.memory_reserved()
-    outputs = _bytes_of(made)
+    outputs = bytes_of(made)
     del made
     torch.cuda.empty_cache()
     # Room for the outputs and for a little less than the workspace that was taken.
@@ -118,24 +122,70 @@ def _taken_with_less(run: Any, direction: str, workspace_bytes: int) -> int | No
         torch.cuda.memory.set_per_process_memory_fraction(1.0)
 
 
-def _bytes_of(made: Iterable[torch.Tensor | None]) -> int:
-    return sum(one.numel() * one.element_size() for one in made if one is not None)
-
-
 def convolutions_of(model: str, image_size: int, num_classes: int = 10) -> list[Convolution]:
     """List the distinct convolutions of a model in the order in which they are first run."""
-    from stepcost.predict import tape, trace  # noqa: PLC0415 (the recording alone needs these)
-    from stepcost.request import Request  # noqa: PLC0415
-
     request = Request(
         model=model, optimizer="sgd", batch_size=2, image_size=image_size, num_classes=num_classes
     )
-    events = trace.trace_run(request, steps=1).events
-    return list(dict.fromkeys(what for action, what, _ in events if action == tape.WORKSPACE))
+    events = trace_run(request, steps=1).events
+    return list(dict.fromkeys(what for action, what, _ in events if action == WORKSPACE))
+
+
+def convolutions_named(rows: Iterable[str], keys: Path | None = None) -> list[Convolution]:
+    """List the distinct convolutions of ``MODEL:IMAGE_SIZE`` rows and of a file of keys, one a line.
+
+    A model that cannot be traced is left out with a line on standard error. Raises ``ValueError`` with one
+    line for a row that is not of that form, or a file that cannot be read.
+    """
+    found: list[Convolution] = []
+    if keys is not None:
+        try:
+            found += [Convolution.from_key(line) for line in keys.read_text().splitlines()]
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{keys} is no file of convolutions, as --list prints them: {error}") from error
+    for row in rows:
+        model, _, image_size = row.rpartition(":")
+        if not model or not image_size.isdigit():
+            raise ValueError(f"{row!r} is not MODEL:IMAGE_SIZE, such as resnet152:32")
+        try:
+            found += convolutions_of(model, int(image_size))
+        except ValueError as error:
+            sys.stderr.write(f"{row}: {error}\n")
+    return list(dict.fromkeys(found))
+
+
+def record_table(
+    convolutions: Iterable[Convolution],
+    batch_sizes: Iterable[int],
+    *,
+    limit_s: float,
+    fallbacks: bool,
+    folder: Path = TABLES,
+) -> str:
+    """Record on this machine's GPU and write the extended table to ``folder``; return a line about it.
+
+    Raises ``ValueError`` with one line where there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError("recording workspaces needs a GPU, and torch sees none here")
+    major, minor = torch.cuda.get_device_capability()
+    name = f"sm{major}{minor}-cudnn{torch.backends.cudnn.version()}.json.gz"
+    known = TABLES / name
+    started = time.perf_counter()
+    table = record(
+        convolutions,
+        batch_sizes,
+        limit_s=limit_s,
+        fallbacks=fallbacks,
+        table=Table.load(known) if known.exists() else None,
+    )
+    table.save(folder / name)
+    cells = sum(len(row) for row in table.convolutions.values())
+    return f"{name}: {cells} rows in {time.perf_counter() - started:.1f} s"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Record a table on this machine's GPU; return the exit status."""
+    """Record a table on this machine's GPU; return the exit status: 0, or 2 for a wrong request."""
     parser = argparse.ArgumentParser(prog="python -m stepcost.predict.record", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="MODEL:IMAGE_SIZE")
     parser.add_argument("--keys", type=Path, help="a file of convolutions, as --list prints them")
@@ -147,36 +197,18 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, default=TABLES, help="folder of the table; what is in the suite's own is kept"
     )
     options = parser.parse_args(arguments)
-    found: list[Convolution] = []
-    if options.keys is not None:
-        found += [Convolution.from_key(line) for line in options.keys.read_text().splitlines()]
-    for row in options.rows:
-        model, _, image_size = row.rpartition(":")
-        try:
-            found += convolutions_of(model, int(image_size))
-        except ValueError as error:
-            sys.stderr.write(f"{row}: {error}\n")
-    found = list(dict.fromkeys(found))
-    if options.list:
-        sys.stdout.writelines(f"{one.key}\n" for one in found)
-        return 0
-    batches = [int(batch) for batch in options.batches.split(",")]
-    sys.stdout.write(f"{len(found)} distinct convolutions at {len(batches)} batch sizes\n")
-    capability = torch.cuda.get_device_capability()
-    cudnn = torch.backends.cudnn.version()
-    name = f"sm{capability[0]}{capability[1]}-cudnn{cudnn}.json.gz"
-    known = TABLES / name
-    started = time.perf_counter()
-    table = record(
-        found,
-        batches,
-        limit_s=options.limit_s,
-        fallbacks=options.fallbacks,
-        table=Table.load(known) if known.exists() else None,
-    )
-    table.save(options.out / name)
-    cells = sum(len(row) for row in table.convolutions.values())
-    sys.stdout.write(f"{name}: {cells} rows in {time.perf_counter() - started:.1f} s\n")
+    try:
+        found = convolutions_named(options.rows, options.keys)
+        if options.list:
+            sys.stdout.writelines(f"{one.key}\n" for one in found)
+            return 0
+        batches = [int(batch) for batch in options.batches.split(",")]
+        sys.stdout.write(f"{len(found)} distinct convolutions at {len(batches)} batch sizes\n")
+        asked = {"limit_s": options.limit_s, "fallbacks": options.fallbacks, "folder": options.out}
+        sys.stdout.write(f"{record_table(found, batches, **asked)}\n")
+    except ValueError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 2
     return 0
 
 

@@ -24,7 +24,7 @@ from stepcost.predict.as_on_cuda import RULES, as_on_cuda
 from stepcost.predict.tape import Event, Tape
 from stepcost.reading import FORWARD
 from stepcost.request import Request
-from stepcost.step import TrainingStep
+from stepcost.step import TrainingStep, bytes_of
 
 STEPS = 3
 """Two to warm up and the steady one that is read, as on a GPU."""
@@ -62,8 +62,10 @@ def trace_run(request: Request, steps: int = STEPS) -> Trace:
     model = _build_on_meta(request)
     try:
         return _trace(model, request, steps)
-    except (RuntimeError, ValueError, NotImplementedError, AssertionError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (Exception, SystemExit) as error:  # the model's own code runs here, and may raise anything
+        line = next(iter(str(error).strip().splitlines()), "")
+        if not isinstance(error, (RuntimeError, ValueError)):  # 'x' says less than KeyError: 'x'
+            line = f"{type(error).__name__}: {line}".removesuffix(": ")
         raise ValueError(
             f"{request.model} with batch size {request.batch_size} and image size "
             f"{request.image_size} cannot be traced: {line}"
@@ -130,17 +132,13 @@ def _count(trace: Trace, step: TrainingStep, batch: Iterable[torch.Tensor]) -> N
                 (shaped if value.shape == parameter.shape else scalars).append(value)
     trace.parameters = sum(parameter.numel() for parameter in parameters)
     trace.tensor_bytes = {
-        PARAMETER: _bytes_of(parameters),
-        BUFFER: _bytes_of(step.model.buffers()),
-        GRADIENT: _bytes_of(parameter.grad for parameter in parameters if parameter.grad is not None),
-        STATE: _bytes_of(shaped),
-        "scalar": _bytes_of(scalars),
-        INPUT: _bytes_of(batch),
+        PARAMETER: bytes_of(parameters),
+        BUFFER: bytes_of(step.model.buffers()),
+        GRADIENT: bytes_of(parameter.grad for parameter in parameters),
+        STATE: bytes_of(shaped),
+        "scalar": bytes_of(scalars),
+        INPUT: bytes_of(batch),
     }
-
-
-def _bytes_of(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:

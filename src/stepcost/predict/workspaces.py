@@ -1,4 +1,4 @@
-"""What cuDNN and cuBLAS take beside the tensors: a table recorded on a GPU, and a rule."""
+"""What cuDNN and cuBLAS take alongside the tensors: a table recorded on a GPU, and a rule."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from stepcost.catalog.cards import Card
 from stepcost.predict.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolution
+from stepcost.predict.torch_versions import CUBLAS_32_MIB_ON_BLACKWELL, CUBLAS_FREES, Version
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -65,13 +67,24 @@ class Table:
         return Table(about=data["about"], convolutions=data["convolutions"])
 
 
+class Estimated(Enum):
+    """How workspaces that were not recorded are made up for; the later, the worse."""
+
+    FROM_BATCHES = auto()
+    """From the same convolutions at other batch sizes."""
+    FROM_CONVOLUTIONS = auto()
+    """From other convolutions."""
+    NOT_AT_ALL = auto()
+    """Nothing was recorded on this compute capability: they are left out, so that peaks are lower bounds."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workspaces:
     """What cuDNN and cuBLAS take on one card, in bytes."""
 
     cublas_bytes: int
     cublaslt_bytes: int
-    """Taken beside ``cublas_bytes`` for a product with a bias; 0 where it is the same memory."""
+    """Taken as well as ``cublas_bytes`` for a product with a bias; 0 where it is the same memory."""
     cublas_keeps: bool
     """Whether a thread's first product takes it for good, or each product for itself."""
     table: Table | None
@@ -83,6 +96,24 @@ class Workspaces:
     missing_batches: set[str] = field(default_factory=set)
     """Convolutions that were asked for and are in the table, but not at that batch size."""
 
+    @property
+    def estimated(self) -> Estimated | None:
+        """What of the convolutions asked for so far had to be estimated; ``None`` where all were recorded."""
+        if self.missing:
+            return Estimated.NOT_AT_ALL if self.table is None else Estimated.FROM_CONVOLUTIONS
+        return Estimated.FROM_BATCHES if self.missing_batches else None
+
+    @property
+    def why_estimated(self) -> str | None:
+        """The same in one line, for people."""
+        batches, missing = len(self.missing_batches), len(self.missing)
+        return {
+            None: None,
+            Estimated.FROM_BATCHES: f"{batches} convolutions are not in the table at this batch size",
+            Estimated.FROM_CONVOLUTIONS: f"{missing} convolutions are not in the table",
+            Estimated.NOT_AT_ALL: "no convolution was recorded on this compute capability",
+        }[self.estimated]
+
     def of(self, one: Convolution, batch_size: int, direction: str) -> list[int]:
         """Workspace of a convolution and what it falls back to where there is no room for that.
 
@@ -91,6 +122,7 @@ class Workspaces:
         input and output. Both are estimates, and noted in ``missing_batches`` and ``missing``.
         """
         if self.table is None:
+            self.missing.add(one.key)
             return []
         row = self.table.convolutions.get(one.key)
         scale = 1.0
@@ -152,30 +184,47 @@ def _distance(one: Convolution, other: Convolution) -> float:
     return sum(abs(math.log(left / right)) for left, right in pairs)
 
 
-THREADS_PER_MULTIPROCESSOR = {"7.0": 2048, "7.5": 1024, "8.0": 2048, "8.6": 1536, "8.9": 1536}
+THREADS_PER_MULTIPROCESSOR = {"7.0": 2048, "7.5": 1024, "8.0": 2048, "8.6": 1536, "8.7": 1536, "8.9": 1536}
 THREADS_PER_MULTIPROCESSOR |= {"9.0": 2048, "10.0": 2048, "12.0": 1536}
 """By compute capability (CUDA C++ Programming Guide, table of technical specifications)."""
-CUBLAS_BYTES = {"9.0": 32 << 20}
-"""cuBLAS workspace by compute capability (``aten/src/ATen/cuda/CublasHandlePool.cpp``)."""
+LARGE_CUBLAS_BYTES = 32 << 20
+LARGE_CUBLAS_SINCE: dict[str, Version] = {
+    "9": (2, 0),
+    "10": CUBLAS_32_MIB_ON_BLACKWELL,
+    "12": CUBLAS_32_MIB_ON_BLACKWELL,
+}
+"""Major compute capability to the torch from which its cuBLAS workspace is the large one.
+
+``parseChosenWorkspaceSize`` in ``aten/src/ATen/cuda/CublasHandlePool.cpp``.
+"""
 OTHER_CUBLAS_BYTES = (4096 * 2 + 16 * 8) << 10
 """The same elsewhere: cuBLAS's own default of two buffers of 4 MiB and eight of 16 KiB."""
 CUBLASLT_BYTES = 1 << 20
 """cuBLASLt workspace (the same file)."""
-CUBLAS_FREES_SINCE = (2, 15)
-"""From this torch on, cuBLAS gives its workspace back after each operation."""
 
 
-def workspaces_on(card: Card | None, torch_version: tuple[int, int]) -> Workspaces:
-    """Return what is known of workspaces on ``card``; without a card nothing is."""
-    keeps = torch_version < CUBLAS_FREES_SINCE
+def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
+    """Return what is known of workspaces on ``card``; without a card nothing is.
+
+    Raises ``ValueError`` with one line for a compute capability of which too little is known.
+    """
+    keeps = torch_version < CUBLAS_FREES
     if card is None:
         return Workspaces(cublas_bytes=0, cublaslt_bytes=0, cublas_keeps=keeps, table=None)
+    capability = card.compute_capability
+    if capability not in THREADS_PER_MULTIPROCESSOR:
+        raise ValueError(
+            f"{card.name}: compute capability {capability} is not known here, "
+            f"only {', '.join(THREADS_PER_MULTIPROCESSOR)}"
+        )
+    since = LARGE_CUBLAS_SINCE.get(capability.partition(".")[0])
+    is_large = since is not None and torch_version >= since
     return Workspaces(
-        cublas_bytes=CUBLAS_BYTES.get(card.compute_capability, OTHER_CUBLAS_BYTES),
+        cublas_bytes=LARGE_CUBLAS_BYTES if is_large else OTHER_CUBLAS_BYTES,
         cublaslt_bytes=CUBLASLT_BYTES,
         cublas_keeps=keeps,
-        table=find_table(card.compute_capability),
-        threads=(card.multiprocessors, THREADS_PER_MULTIPROCESSOR[card.compute_capability]),
+        table=find_table(capability),
+        threads=(card.multiprocessors, THREADS_PER_MULTIPROCESSOR[capability]),
         context_bytes=card.context_bytes,
     )
 

@@ -1,0 +1,40 @@
+"""The torch that a prediction is for: which versions exist, and from which on a rule changes."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+Version = tuple[int, int]
+"""Major and minor."""
+RELEASED: tuple[Version, ...] = tuple((2, minor) for minor in range(6, 16))
+"""Versions that a prediction can be made for; the one that is installed is another, whatever it is."""
+CUBLAS_32_MIB_ON_BLACKWELL: Version = (2, 12)
+"""From this torch on cuBLAS takes 32 MiB on compute capability 10 and 12 too (pytorch #175344).
+
+By the date of the change, after 2.11 was branched; no such card was measured.
+"""
+CUBLAS_FREES: Version = (2, 15)
+"""From this torch on cuBLAS gives its workspace back after each operation (pytorch #194311)."""
+
+
+def installed_torch() -> str:
+    """Return the version of the torch that is installed here, such as ``2.11.0+cu130``."""
+    return str(torch.__version__)
+
+
+def version_of(text: str) -> Version:
+    """Return major and minor of a torch such as ``2.11`` or ``2.11.0+cu130``.
+
+    Raises ``ValueError`` with one line for what is not a version, and for a torch that is neither in
+    ``RELEASED`` nor installed.
+    """
+    found = re.fullmatch(r"(\d+)\.(\d+)(\.\w+)*(\+\S*)?", text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a torch version such as 2.11")
+    version = int(found[1]), int(found[2])
+    if version not in RELEASED and text != installed_torch():
+        first, last = (f"{major}.{minor}" for major, minor in (RELEASED[0], RELEASED[-1]))
+        raise ValueError(f"there is no prediction for torch {text}: it takes {first} to {last}")
+    return version
