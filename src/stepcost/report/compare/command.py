@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 from stepcost.report.compare import show
 from stepcost.report.compare.matrix import DEFAULT_MATRIX, matrix
 from stepcost.report.compare.names import is_pattern, runs_named
-from stepcost.report.compare.result import FALSE_ALARM, SMALLEST_EFFECT, CannotCompareError, Rules
-from stepcost.report.compare.sides import compare_sides
+from stepcost.report.compare.result import CannotCompareError
+from stepcost.report.compare.sides import Rules, compare_sides
+from stepcost.report.compare.times import FALSE_ALARM, SMALLEST_EFFECT
 from stepcost.report.compare.tolerances import DEFAULT_RULES, FieldRule, parse_rule
 from stepcost.report.load import LoadError, Run
 from stepcost.report.terminal import print_table

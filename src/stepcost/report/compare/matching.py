@@ -11,8 +11,10 @@ from stepcost.report.rows import Row, configuration
 from stepcost.row import ROW
 
 Key = tuple[Any, ...]
-RowsByKey = dict[Key, list[Row]]
-"""The same row in each run of one side that has it."""
+RowsByKey = dict[Key, dict[int, Row]]
+"""The same row in each run of one side that has it, by the run's place on its side."""
+Pair = tuple[dict[int, Row], dict[int, Row]]
+"""One row of both sides, by run."""
 
 IDENTITY = tuple(name for name, one in ROW.items() if one.identifies)
 """Rows are compared only where every one of these is equal; a field that neither row stores is equal."""
@@ -44,23 +46,24 @@ def rows_by_key(runs: Sequence[Run], names_tell_apart: bool = True) -> RowsByKey
     benchmark's name, or by their order where names were not stored.
     """
     found: RowsByKey = {}
-    for run in runs:
+    for place, run in enumerate(runs):
         times = Counter(identity(row) for row in run.rows)
         seen: Counter[Key] = Counter()
         for row in run.rows:
             key = identity(row)
+            if times[key] > 1 and names_tell_apart and row.get("name"):
+                key = (*key, row["name"])
             seen[key] += 1
-            if times[key] > 1:
-                named = row.get("name") if names_tell_apart else None
-                key = (*key, named or seen[identity(row)])
-            found.setdefault(key, []).append(row)
+            if seen[key] > 1 or (times[key] > 1):
+                key = (*key, seen[key])
+            found.setdefault(key, {})[place] = row
     return found
 
 
 def join_tried(one: RowsByKey, other: RowsByKey) -> None:
     """Give trainings of ``one`` that ran out of memory, and so counted no epochs, their partners' keys."""
     for key in [key for key in one if key not in other]:
-        if any(row.get("timed") != OUT_OF_MEMORY_TIMED for row in one[key]):
+        if any(row.get("timed") != OUT_OF_MEMORY_TIMED for row in one[key].values()):
             continue
         partners = [its for its in other if its not in one and _but_epochs(its) == _but_epochs(key)]
         if len(partners) == 1:

@@ -45,7 +45,11 @@ def _sides(found: Comparison) -> str:
 def tables(found: Comparison) -> list[Table]:
     """Every table of a comparison that has something to say, the worst first."""
     busy = _busy(found)
-    shown = [change for change in found.of("shown") if change.figure.endswith("_s") and _beyond_noise(change)]
+    shown = [
+        change
+        for change in found.of("shown")
+        if change.figure.endswith("_s") and change.new is not None and _beyond_noise(change)
+    ]
     if busy is not None:  # which has the step times
         shown = [change for change in shown if change.figure != "step_s"]
     made = [
@@ -53,6 +57,7 @@ def tables(found: Comparison) -> list[Table]:
         _unmatched("Gone: rows of the base that the new side lacks", found.gone),
         _changes("Better", found.of("better")),
         _unmatched("New: rows that the base lacks", found.added),
+        _changes("No longer read: the base has the figure, the new side lacks it", found.no_longer_read()),
         _changes("Times that are not gated, and differ by more than their noise", shown),
         _common(found),
         _machines(found),
@@ -104,6 +109,8 @@ def figure(change: Change, value: float | None) -> str:
         return "not read"
     if change.figure == "fits":
         return "fits" if value else "out of memory"
+    if change.figure == "largest_batch" and not value:
+        return "none"
     if change.figure.endswith("_ratio"):
         return ""
     if change.figure.endswith("_s"):
@@ -255,10 +262,11 @@ def closing(found: Comparison) -> list[str]:
     bytes_judged = [c for c in found.of("same", "worse", "better") if "_bytes" in c.figure]
     exact = [change for change in bytes_judged if change.why.startswith("exact")]
     agree = sum(change.base == change.new for change in exact)
+    unjudged = len([c for c in found.of("shown") if not _is_time(c) and not c.is_no_longer_read])
     lines = [
         f"{len(found.of('same'))} figures did not change beyond their tolerance and are not listed; "
-        f"{len([c for c in found.of('shown') if not _is_time(c)])} more in bytes are not gated or were "
-        "read on one side only."
+        f"{unjudged} more in bytes are not gated or were "
+        "read on the new side only."
     ]
     if exact:
         lines.append(f"Of {len(exact)} figures in bytes that should agree exactly, {agree} do.")
