@@ -26,12 +26,15 @@ TIMES = 150
 """Comparisons of whole runs per case: enough to tell 1 % from 5 %, and 95 % from 85 %."""
 
 
-def alarms(seed: int, base: int, new: int, *, noise: float, **planted: float) -> float:
+def alarms(
+    seed: int, base: int, new: int, *, noise: float, processes: int = 0, shift: float = 0.0, **planted: float
+) -> float:
     """Share of comparisons of whole runs that raise an alarm, with ``planted`` on the new side."""
+    host = {"noise": noise, "processes": processes, "shift": shift}
     dice = random.Random(seed)
     raised = 0
     for _ in range(TIMES):
-        sides = runs(dice, base, noise=noise), runs(dice, new, noise=noise, **planted)
+        sides = runs(dice, base, **host), runs(dice, new, **host, **planted)
         raised += compare_sides(*sides).is_worse
     return raised / TIMES
 
@@ -42,6 +45,19 @@ def test_a_build_compared_with_itself_hardly_ever_alarms(base: int, new: int, no
     """With nothing planted, whole runs raise an alarm at the promised rate of 1 % (three errors allowed)."""
     limit = 0.01 + 3 * (0.01 * 0.99 / TIMES) ** 0.5
     assert alarms(1, base, new, noise=noise) <= limit
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_a_run_that_knows_its_noise_hardly_ever_alarms(shift: float) -> None:
+    """The same with one run a side that holds medians of five processes, also where all its steps shift."""
+    limit = 0.01 + 3 * (0.01 * 0.99 / TIMES) ** 0.5
+    assert alarms(6, 1, 1, noise=1.0, processes=5, shift=shift) <= limit
+
+
+def test_a_run_that_knows_its_noise_catches_more() -> None:
+    """At a tenth of that host's noise one such run a side catches steps 20 % slower, others do not."""
+    assert alarms(7, 1, 1, noise=0.1, processes=5, slower=1.2) >= 0.95
+    assert alarms(7, 1, 1, noise=0.1, slower=1.2) <= 0.05
 
 
 def test_five_percent_is_caught_where_runs_are_repeated() -> None:
@@ -162,5 +178,5 @@ def test_two_hosts_are_at_least_as_noisy_as_each(
     (found,) = estimate([samples((1.0,) * runs[0], (1.0,) * runs[1])], host, None)
     assert found.error is not None
     for (deviation, _), number in zip((one, other), runs, strict=True):
-        assert found.error >= deviation / math.sqrt(number) * (1 - 1e-12)
+        assert found.error >= deviation * math.sqrt(2 / number) * (1 - 1e-12)
     assert min(one[1], other[1]) * (1 - 1e-9) <= found.freedom <= (one[1] + other[1]) * (1 + 1e-9)

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepcost.report.compare.matching import IDENTITY, identity
-from stepcost.report.compare.names import runs_named
 from stepcost.report.compare.noise import holm
 from stepcost.report.compare.tolerances import (
     DEFAULT_FIELDS,
@@ -23,6 +22,7 @@ from stepcost.report.compare.tolerances import (
     default_tolerance,
     parse_rule,
 )
+from stepcost.report.find import runs_named
 from stepcost.report.load import LoadError
 from tests.report.compare.saved import changed, plain_run, save
 

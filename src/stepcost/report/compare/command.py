@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from stepcost.report.compare import show
 from stepcost.report.compare.matrix import DEFAULT_MATRIX, matrix
-from stepcost.report.compare.names import is_pattern, runs_named
 from stepcost.report.compare.result import CannotCompareError
 from stepcost.report.compare.sides import Rules, compare_sides
 from stepcost.report.compare.times import FALSE_ALARM, SMALLEST_EFFECT
 from stepcost.report.compare.tolerances import DEFAULT_RULES, FieldRule, parse_rule
+from stepcost.report.find import is_pattern, runs_named
 from stepcost.report.load import LoadError, Run
+from stepcost.report.tables import markdown_table
 from stepcost.report.terminal import print_table
 from stepcost.schema import text
 
@@ -91,7 +92,7 @@ def _matrix(runs: list[Run], options: argparse.Namespace) -> int:
         raise _UsageError("--json takes two sides; several runs side by side are a table")
     for table in tables:
         if options.markdown:
-            print(show.markdown_table(table), end="\n\n")
+            print(markdown_table(table), end="\n\n")
         else:
             print_table(table, sys.stdout)
     if options.out is not None or not options.markdown:

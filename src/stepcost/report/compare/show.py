@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from stepcost.report.compare.result import Change, Comparison, Unmatched
-from stepcost.report.tables import Table
+from stepcost.report.tables import Table, escape_markdown, markdown_table
 from stepcost.report.units import BYTES_NOTE, count, gb, mb_number, ms, percent
 
 MACHINE_LINES = (
@@ -284,24 +284,8 @@ def closing(found: Comparison) -> list[str]:
 
 def markdown(found: Comparison) -> str:
     """The comparison for a pull request."""
-    blocks = [f"**{_escape(headline(found))}**", *(markdown_table(table) for table in tables(found))]
-    return "\n\n".join([*blocks, *(_escape(line) for line in closing(found))]) + "\n"
-
-
-def markdown_table(table: Table) -> str:
-    """One table as Markdown; its caption stands above it."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
-
-    rule = "|" + "|".join(
-        "---" if place < table.label_columns else "---:" for place in range(len(table.columns))
-    )
-    return "\n".join([f"{_escape(table.caption)}\n", line(table.columns), rule + "|", *map(line, table.rows)])
-
-
-def _escape(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "|*_`<>[]\\" else letter for letter in text)
+    blocks = [f"**{escape_markdown(headline(found))}**", *(markdown_table(table) for table in tables(found))]
+    return "\n\n".join([*blocks, *(escape_markdown(line) for line in closing(found))]) + "\n"
 
 
 def as_json(found: Comparison, exit_code: int) -> str:

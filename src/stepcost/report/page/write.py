@@ -25,7 +25,7 @@ from stepcost.report.page.plots_training import (
     step_time_over_batch_size,
 )
 from stepcost.report.page.writeup import beside_the_writeup
-from stepcost.report.tables import Table
+from stepcost.report.tables import Table, escape_markdown, markdown_table
 
 PLOTS = (
     memory_by_optimizer,
@@ -138,10 +138,5 @@ def _markdown() -> Environment:
         finalize=lambda value: value if isinstance(value, Markup) else escape_markdown(str(value)),
     )
     environment.filters["as_is"] = Markup  # what a macro returns is escaped already
+    environment.filters["table"] = lambda table: Markup(markdown_table(table))
     return environment
-
-
-def escape_markdown(text: str) -> str:
-    """The text as Markdown that shows it unchanged."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$#@])", r"\\\1", text)
