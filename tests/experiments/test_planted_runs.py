@@ -11,7 +11,7 @@ import pytest
 
 from experiments.saved_figures import runs_in
 from stepcost.report.compare.sides import compare_sides
-from stepcost.report.compare.times import ASSUMED_CAPTURED_NOISE
+from stepcost.report.compare.time_figures import ASSUMED_CAPTURED_NOISE
 from stepcost.report.load import Run
 
 RUNS = runs_in(Path(__file__).parents[2] / "experiments" / "samples" / "h100-planted")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stepcost.report.compare import show
+from stepcost.report.compare.change_tables import tables
 from stepcost.report.compare.result import CannotCompareError, Change, Comparison
 from stepcost.report.compare.sides import compare_sides
 from stepcost.report.load import Run
@@ -69,16 +69,13 @@ def test_no_largest_batch_is_named_in_the_tables() -> None:
     found = compare_sides(
         [run([SEARCH | {"largest_batch": 22_941}])], [run([SEARCH | {"largest_batch": None}])]
     )
-    (cells,) = show.tables(found)[0].rows
+    (cells,) = tables(found)[0].rows
     assert cells[1:4] == ("largest_batch", "22,941", "none")
 
 
 def _unread(found: Comparison) -> list[tuple[str, ...]]:
     return [
-        row
-        for table in show.tables(found)
-        if table.caption.startswith("No longer read")
-        for row in table.rows
+        row for table in tables(found) if table.caption.startswith("No longer read") for row in table.rows
     ]
 
 

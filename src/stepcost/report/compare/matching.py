@@ -96,6 +96,20 @@ def label(row: Row) -> str:
     return ", ".join([row["question"], *(part for part in parts if part)])
 
 
+def without_shared(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """Take from the labels what all say; returns that, as ``: resnet152, fp32``, and the rest of each.
+
+    Labels of one part, such as *all steps together*, do not count.
+    """
+    parts = [label.split(", ") for label in labels]
+    several = [one for one in parts if len(one) > 1]
+    everywhere = (
+        [part for part in several[0][1:] if all(part in one for one in several)] if len(several) > 1 else []
+    )
+    short = [", ".join(part for part in one if part not in everywhere) for one in parts]
+    return (f": {', '.join(everywhere)}" if everywhere else ""), short
+
+
 def nearest(row: Row, others: Iterable[Row]) -> str | None:
     """Say in which fields the most similar row without a partner differs, where those are one or two."""
     best: tuple[int, str] | None = None

@@ -39,6 +39,11 @@ class Change:
         return self.new / self.base if self.base and self.new is not None else None
 
     @property
+    def is_time(self) -> bool:
+        """Whether it is a time, or a ratio of times."""
+        return self.figure.endswith(("_s", "_ratio"))
+
+    @property
     def is_no_longer_read(self) -> bool:
         """Whether the base has the figure and the new side, whose row fits, lacks it."""
         return self.why == ONE_SIDE_ONLY and self.base is not None
