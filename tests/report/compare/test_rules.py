@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stepcost.report.compare.matching import IDENTITY, identity
@@ -95,16 +96,36 @@ def test_out_of_memory_is_still_the_same_row() -> None:
     assert identity(STEP | {"timed": "attempt that ran out of memory", "fits": False}) == identity(STEP)
 
 
+def adjusted(chances: list[float]) -> list[float]:
+    """Adjust probabilities by Holm, as Wright (1992) writes it: one at or below a limit is called there."""
+    ordered = sorted(chances)
+    at_least = [min(1.0, (len(ordered) - place) * one) for place, one in enumerate(ordered)]
+    return [max(at_least[: ordered.index(chance) + 1]) for chance in chances]
+
+
 @given(chances=st.lists(st.floats(0, 1), min_size=1, max_size=30), limit=st.floats(0.001, 0.2))
-def test_holm_lies_between_bonferroni_and_no_correction(chances: list[float], limit: float) -> None:
-    """Holm calls at least what Bonferroni calls, nothing above the limit, and the smallest ones first."""
-    called = holm(chances, limit)
-    for chance, is_called in zip(chances, called, strict=True):
-        assert is_called or chance > limit / len(chances)
-        assert not is_called or chance <= limit
-    if any(called) and not all(called):
-        worst = max(c for c, is_called in zip(chances, called, strict=True) if is_called)
-        assert worst <= min(c for c, is_called in zip(chances, called, strict=True) if not is_called)
+def test_holm_calls_what_adjusted_probabilities_call(chances: list[float], limit: float) -> None:
+    """Stepping down and adjusting are one test: both call the same comparisons."""
+    expected = adjusted(chances)
+    assume(not any(math.isclose(one, limit) for one in expected))
+    assert holm(chances, limit) == [one <= limit for one in expected]
+
+
+@pytest.mark.parametrize(
+    ("chances", "called"),
+    [
+        ([0.01], [True]),
+        ([0.0101], [False]),
+        ([0.005, 0.01], [True, True]),
+        ([0.01, 0.0051], [False, False]),
+        ([0.009, 0.0033, 0.005], [True, True, True]),
+        ([0.009, 0.0033, 0.0051], [False, True, False]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(chances: list[float], called: list[bool]) -> None:
+    """At a limit of 1 %: the smallest of three at 0.33 %, the next at 0.5 %, the last at 1 %."""
+    assert holm(chances, 0.01) == called
 
 
 def test_holm_keeps_its_promise_where_nothing_changed() -> None:

@@ -73,6 +73,47 @@ def test_no_largest_batch_is_named_in_the_tables() -> None:
     assert cells[1:4] == ("largest_batch", "22,941", "none")
 
 
+PEAK = "peak_allocated_bytes"
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "torch", "verdict"),
+    [
+        ([1_000_000], [1_000_000], "2", "same"),
+        ([1_000_000], [1_000_001], "2", "worse"),
+        ([1_000_000], [999_999], "2", "better"),
+        ([1_000_000], [1_010_000], "3", "same"),
+        ([1_000_000], [1_010_001], "3", "worse"),
+        ([1_000_000], [990_000], "3", "same"),
+        ([1_000_000], [989_999], "3", "better"),
+        ([100, 120, 110], [120], "2", "same"),
+        ([100, 120, 110], [90, 121], "2", "worse"),
+        ([100, None, 110], [110, None], "2", "same"),
+        ([None, 120], [119], "2", "better"),
+    ],
+)
+def test_bytes_at_their_bound_and_one_past_it(
+    base: list[int | None], new: list[int | None], torch: str, verdict: str
+) -> None:
+    """Exact on one build, 1 % to another torch; of repetitions the largest that was read counts."""
+    olds, news = (
+        [run([step(4) | ({} if one is None else {PEAK: one})], torch=version) for one in side]
+        for side, version in ((base, "2"), (new, torch))
+    )
+    assert only(compare_sides(olds, news), PEAK).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict"),
+    [(0.0293, "same"), (0.0295, "worse"), (-0.0293, "same"), (-0.0295, "better")],
+)
+def test_a_captured_step_at_its_bound_and_past_it(log: float, verdict: str) -> None:
+    """One run a side: at 1.96 * 0.7 % * sqrt(2) = 0.0194 short of log 1.05 = 0.0488, 5 % is not excluded."""
+    graph = {"question": "4", "timed": "engine step", "engine": "graph"}
+    found = compare_sides([run([step(4, **graph)])], [run([step(4, log, **graph)])])
+    assert only(found, "step_s").verdict == verdict
+
+
 def _unread(found: Comparison) -> list[tuple[str, ...]]:
     return [
         row for table in tables(found) if table.caption.startswith("No longer read") for row in table.rows
