@@ -198,6 +198,28 @@ def test_what_rows_have_in_common_is_paired_by_run() -> None:
     assert common.interval == pytest.approx((math.exp(-0.237206), math.exp(0.237206)), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", [None, "test_step"])
+def test_rows_alike_by_every_field_are_compared_in_their_order(name: str | None) -> None:
+    """Two rows that nothing tells apart, not even a name, are still two: neither replaces the other."""
+    twice = [step(4, name=name, peak_allocated_bytes=size) for size in (100, 200)]
+    found = compare_sides([run(twice)], [run([twice[0], twice[1] | {PEAK: 201}])])
+    assert [(change.base, change.new) for change in found.changes if change.figure == PEAK] == [
+        (100, 100),
+        (200, 201),
+    ]
+    assert not found.gone
+    assert not found.added
+
+
+def test_each_way_of_knowing_the_noise_is_named_with_its_rows() -> None:
+    """Where a row was read in fewer runs than the others, a note says how many rows each way counts for."""
+    notes = compare_sides(*sides([[0.0] * 3] * 3, [[0.0] * 3] * 2, (0, 3))).notes
+    assert any(
+        "step_s in 2 of 3 rows: noise between processes from the spread of 5 runs" in one for one in notes
+    )
+    assert any("step_s in 1 of 3 rows: too few runs" in one for one in notes)
+
+
 @pytest.mark.parametrize(
     ("name", "other", "said"),
     [

@@ -65,7 +65,7 @@ def compare(options: argparse.Namespace) -> int:
     try:
         sides = [runs_named(name) for name in options.run]
         if len(sides) == 2:
-            return _gate(sides[0], sides[1], options)
+            return _judge(sides[0], sides[1], options)
         if len(sides) == 1 and not is_pattern(options.run[0]):
             raise _UsageError(
                 f"one run alone: {text(options.run[0])}; name a base and a new run, or a pattern"
@@ -76,7 +76,7 @@ def compare(options: argparse.Namespace) -> int:
         return COULD_NOT
 
 
-def _gate(base: list[Run], new: list[Run], options: argparse.Namespace) -> int:
+def _judge(base: list[Run], new: list[Run], options: argparse.Namespace) -> int:
     if {run.path.resolve() for run in base} & {run.path.resolve() for run in new}:
         raise _UsageError("a run stands on both sides")
     rules = Rules(
@@ -98,7 +98,7 @@ def _gate(base: list[Run], new: list[Run], options: argparse.Namespace) -> int:
             print_table(table, sys.stdout)
         print("\n".join(show.closing(found)))
     if options.out is not None:
-        from stepcost.report.page.across import of_sides  # noqa: PLC0415 (loads matplotlib, which a gate does not need)
+        from stepcost.report.page.across import of_sides  # noqa: PLC0415 (loads matplotlib, which a verdict does not need)
 
         _write_page([*base, *new], lambda: of_sides(base, new, found), options.out)
     return exit_code

@@ -42,8 +42,8 @@ def identity(row: Row) -> Key:
 def rows_by_key(runs: Sequence[Run], names_tell_apart: bool = True) -> RowsByKey:
     """Rows of all runs of one side by what they are.
 
-    Two rows of one run that are the same by every field are told apart by the
-    benchmark's name, or by their order where names were not stored.
+    Rows of one run that are the same by every field are told apart by the
+    benchmark's name and, where that is the same or not stored, by their order.
     """
     found: RowsByKey = {}
     for place, run in enumerate(runs):
@@ -51,10 +51,9 @@ def rows_by_key(runs: Sequence[Run], names_tell_apart: bool = True) -> RowsByKey
         seen: Counter[Key] = Counter()
         for row in run.rows:
             key = identity(row)
-            if times[key] > 1 and names_tell_apart and row.get("name"):
-                key = (*key, row["name"])
-            seen[key] += 1
-            if seen[key] > 1 or (times[key] > 1):
+            if times[key] > 1:
+                key = (*key, row.get("name") if names_tell_apart else None)
+                seen[key] += 1
                 key = (*key, seen[key])
             found.setdefault(key, {})[place] = row
     return found

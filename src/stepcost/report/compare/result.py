@@ -1,4 +1,4 @@
-"""What a comparison finds, as plain frozen objects."""
+"""What a comparison finds, as frozen objects."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from stepcost.report.compare import noise
@@ -49,13 +49,11 @@ def _noise_of_side(figure: TimeFigure, runs: Sequence[Run]) -> noise.ProcessNois
 class _Judged:
     """One ratio before all of them are judged together."""
 
-    row: str
-    question: str | None
-    figure: str
-    base_s: float
-    new_s: float
+    change: Change
+    """Without its verdict."""
     estimate: noise.Estimate
     not_gated: str | None
+    """Why, where it is only shown."""
 
 
 def of_time(
@@ -72,17 +70,17 @@ def of_time(
     unread: list[Change] = []
     notes: list[str] = []
     for figure in FIGURES:
-        rows, samples = [], []
+        found, samples = [], []
         for pair in pairs:
-            row, read = next(iter(pair[0].values())), figure.samples(pair)
-            if read.base_s and read.new_s:
-                rows.append(row)
+            read = figure.samples(pair)
+            base_s, new_s = (median(side.values()) if side else None for side in (read.base_s, read.new_s))
+            row = next(iter(pair[0].values()))
+            change = change_of(row, figure.name, (base_s, new_s), "shown", ONE_SIDE_ONLY)
+            if base_s and new_s:
+                found.append(change)
                 samples.append(read)
-            elif (read.base_s or read.new_s) and all_fit(*(side.values() for side in pair)):
-                base_s, new_s = (
-                    median(side.values()) if side else None for side in (read.base_s, read.new_s)
-                )
-                unread.append(change_of(row, figure.name, (base_s, new_s), "shown", ONE_SIDE_ONLY))
+            elif (base_s or new_s) and all_fit(*(side.values() for side in pair)):
+                unread.append(change)
         if not samples:
             continue
         host = host_noise(figure, base, new)
@@ -96,23 +94,12 @@ def of_time(
             not_gated = "shown, not gated"
         else:
             notes += _about_noise(figure, samples, estimates, host)
-        judged += [
-            _Judged(
-                label(row),
-                row.get("question"),
-                figure.name,
-                median(read.base_s.values()),
-                median(read.new_s.values()),
-                one,
-                not_gated,
-            )
-            for row, read, one in zip(rows, samples, estimates, strict=True)
-        ]
+        judged += [_Judged(*one, not_gated) for one in zip(found, estimates, strict=True)]
         together = noise.estimate_together(samples, host, figure.assumed_noise)
         if together is not None:  # a ratio only
             name = f"{figure.name.removesuffix('_s')}_ratio"
-            row_name = TOGETHER[figure.timed]
-            judged.append(_Judged(row_name, None, name, 1.0, together.ratio, together, not_gated))
+            change = Change(TOGETHER[figure.timed], None, name, 1.0, together.ratio, "shown", "")
+            judged.append(_Judged(change, together, not_gated))
     changes = _verdicts(judged, smallest_effect, false_alarm)
     return [*changes, *unread], notes + _about_throttling(pairs)
 
@@ -145,7 +132,8 @@ def _about_noise(
         of_rows = "" if len(counts) == len(samples) else f" in {len(counts)} of {len(samples)} rows"
         said = {
             "runs": f"noise between processes from the spread of {min(counts)} runs",
-            "processes": f"noise between processes from the medians of fresh processes: {_deviations(host)}",
+            "processes": f"noise from the medians of fresh processes ({_deviations(host)}), with "
+            f"{noise.RUNS_TO_PROCESSES} times their variance allowed between runs",
             "assumed": "too few runs to measure the noise between processes; "
             f"{percent(figure.assumed_noise or 0)} is assumed",
             "rows": "too few runs to measure the noise between processes (it takes "
@@ -158,8 +146,8 @@ def _about_noise(
 
 def _deviations(host: noise.HostNoise) -> str:
     sides = [(side, one) for side, one in (("base", host.base), ("new", host.new)) if one is not None]
-    said = " and ".join(f"{percent(one.deviation)} in the {side} side's" for side, one in sides)
-    return f"a standard deviation of {said} runs" + (", taken for both sides" if len(sides) == 1 else "")
+    said = " and ".join(f"{percent(one.deviation)} on the {side} side" for side, one in sides)
+    return f"standard deviation {said}{', taken for both' if len(sides) == 1 else ''}"
 
 
 def _about_throttling(pairs: Sequence[Pair]) -> list[str]:
@@ -201,7 +189,5 @@ def _verdicts(judged: Sequence[_Judged], smallest_effect: float, false_alarm: fl
                 verdict, why = "same", f"a slow-down of {percent(smallest_effect)} is excluded"
             else:
                 verdict, why = "undecided", "the noise could hide a slow-down that matters"
-        changes.append(
-            Change(one.row, one.question, one.figure, one.base_s, one.new_s, verdict, why, interval, catches)
-        )
+        changes.append(replace(one.change, verdict=verdict, why=why, interval=interval, would_catch=catches))
     return changes
