@@ -6,22 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepcost.report.compare.matching import without_shared
-from stepcost.report.compare.result import Change, Comparison, Unmatched
+from stepcost.report.compare.result import BUILD, Change, Comparison, Unmatched
 from stepcost.report.tables import Table
 from stepcost.report.units import BYTES_NOTE, count, gb, mb_number, ms, percent
-
-MACHINE_LINES = (
-    ("gpu", "GPU"),
-    ("compute_capability", "compute capability"),
-    ("gpu_total_bytes", "its memory, GB (10**9 bytes)"),
-    ("driver", "driver"),
-    ("cuda", "CUDA"),
-    ("cudnn", "cuDNN"),
-    ("torch", "torch"),
-    ("torchvision", "torchvision"),
-    ("cpu", "processor"),
-    ("python_version", "Python"),
-)
 
 
 def tables(found: Comparison) -> list[Table]:
@@ -150,15 +137,15 @@ def _common(found: Comparison) -> Table | None:
 def _machines(found: Comparison) -> Table | None:
     """The two machines side by side, where they differ."""
     sides = [
-        {name: _machine_text(name, machine.get(name)) for name, _ in MACHINE_LINES}
+        {name: _machine_text(name, machine.get(name)) for name in BUILD}
         for machine in (found.base_machine, found.new_machine)
     ]
     if sides[0] == sides[1]:
         return None
     return Table(
-        caption="The machines differ; versions as text",
+        caption="The machines differ; versions as text, memory in GB (10**9 bytes)",
         columns=("", "base", "new"),
-        rows=tuple((word, sides[0][name], sides[1][name]) for name, word in MACHINE_LINES),
+        rows=tuple((word, sides[0][name], sides[1][name]) for name, word in BUILD.items()),
         label_columns=3,
     )
 
@@ -189,7 +176,7 @@ def _machine_text(name: str, value: Any) -> str:
         return "none or not stored"
     if name == "cpu":
         return f"{value.get('brand_raw') or 'not named'}, {value.get('count') or 'unknown number of'} cores"
-    return gb(value, 2).removesuffix(" GB") if name == "gpu_total_bytes" else str(value)
+    return gb(value, 2) if name == "gpu_total_bytes" else str(value)
 
 
 def _busy(found: Comparison) -> Table | None:

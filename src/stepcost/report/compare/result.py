@@ -9,6 +9,19 @@ from typing import Any, Literal
 Verdict = Literal["worse", "better", "same", "undecided", "shown"]
 """``undecided``: the noise would hide the smallest effect that matters. ``shown``: not gated, and ``why``."""
 
+BUILD = {
+    "gpu": "GPU",
+    "compute_capability": "compute capability",
+    "gpu_total_bytes": "GPU memory",
+    "driver": "driver",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "cpu": "processor",
+    "python_version": "Python",
+}
+"""What makes a machine and build, with a word for each: repetitions share all of it."""
 ONE_SIDE_ONLY = "read on one side only"
 
 

@@ -15,24 +15,12 @@ from stepcost.report.compare.matching import (
     nearest,
     rows_by_key,
 )
-from stepcost.report.compare.result import CannotCompareError, Change, Comparison, Unmatched
+from stepcost.report.compare.result import BUILD, CannotCompareError, Change, Comparison, Unmatched
 from stepcost.report.compare.times import FALSE_ALARM, SMALLEST_EFFECT, busy_pairs, of_time
 from stepcost.report.compare.tolerances import DEFAULT_RULES, FieldRule, of_bytes, of_fit, of_search
 from stepcost.report.load import Run
 from stepcost.report.rows import Row
 from stepcost.report.units import listed
-
-ONE_MACHINE = {
-    "gpu": "GPU",
-    "compute_capability": "compute capability",
-    "driver": "driver",
-    "cuda": "CUDA",
-    "cudnn": "cuDNN",
-    "torch": "torch",
-    "cpu": "processor",
-    "python_version": "Python",
-}
-"""What repetitions share, with the word for each."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +87,7 @@ def _one_machine(runs: Sequence[Run]) -> Mapping[str, Any]:
     """What the runs of a side share; repetitions must be of one machine and build."""
     first = runs[0]
     for run in runs[1:]:
-        apart = [
-            word for name, word in ONE_MACHINE.items() if first.machine.get(name) != run.machine.get(name)
-        ]
+        apart = [word for name, word in BUILD.items() if first.machine.get(name) != run.machine.get(name)]
         if apart:
             raise CannotCompareError(
                 f"{first.label} and {run.label} cannot stand on one side: they were made with a different "
@@ -131,9 +117,9 @@ def _of_the_runs(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
     for run in (*base, *new):
         failed = run.session.get("failed") or []
         if failed:
-            listed = "1 test" if len(failed) == 1 else f"{len(failed)} tests"
+            number = "1 test" if len(failed) == 1 else f"{len(failed)} tests"
             tests = ", ".join(str(one.get("test")) for one in failed[:3])
-            notes.append(f"{run.label}: {listed} of that session failed ({tests})")
+            notes.append(f"{run.label}: {number} of that session failed ({tests})")
     return notes
 
 
