@@ -55,20 +55,37 @@ BUSY_EFFECTS = [
 ]
 
 
-def run(dice: random.Random, *, noise: float = 1.0, slower: float = 1.0, busy_slower: float = 1.0) -> Run:
+def run(
+    dice: random.Random,
+    *,
+    noise: float = 1.0,
+    slower: float = 1.0,
+    busy_slower: float = 1.0,
+    processes: int = 0,
+    shift: float = 0.0,
+) -> Run:
     """One synthetic run; ``slower`` multiplies its steps, ``busy_slower`` its GPU-busy seconds.
 
-    GPU-busy seconds keep their own noise whatever ``noise`` is.
+    GPU-busy seconds keep their own noise whatever ``noise`` is. With ``processes`` the run holds the medians
+    of so many fresh ones, as the suite's own reading of its host. All steps of the run and these medians are
+    moved together, by a draw of the process effects times ``shift``.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    moved = slower * math.exp(noise * shift * dice.choice(EFFECTS))
     for place, saved in enumerate(SAMPLES):
-        center = _level(SAMPLES, place) * slower * math.exp(noise * dice.choice(EFFECTS))
+        center = _level(SAMPLES, place) * moved * math.exp(noise * dice.choice(EFFECTS))
         rounds = [center * math.exp(noise * ratio) for ratio in _blocks(dice, dice.choice(PROCESSES))]
         row = {**saved["row"], "timed": "training step", "source": "measured", "rounds_s": rounds}
         if saved["gpu_busy_s"]:
             level = math.sqrt(math.prod(saved["gpu_busy_s"]))
             row["gpu_busy_s"] = level * busy_slower * math.exp(dice.choice(BUSY_EFFECTS))
         rows.append(row)
+    if processes:
+        medians_s = [moved * math.exp(noise * dice.choice(EFFECTS)) for _ in range(processes)]
+        rows.append(
+            {"question": "instrument", "timed": "start and 20 steps", "source": "measured"}
+            | {"engine": "eager", "process_medians_s": medians_s}
+        )
     return Run("synthetic", Path(), rows=tuple(rows), machine=MACHINE)
 
 
@@ -80,6 +97,6 @@ def _blocks(dice: random.Random, rounds: list[float]) -> list[float]:
     return drawn[:ROUNDS]
 
 
-def runs(dice: random.Random, number: int, **how: float) -> list[Run]:
+def runs(dice: random.Random, number: int, **how: Any) -> list[Run]:
     """Repetitions."""
     return [run(dice, **how) for _ in range(number)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 from statistics import median, stdev
@@ -10,12 +11,19 @@ from statistics import median, stdev
 import pytest
 
 from experiments.saved_figures import runs_in
-from stepcost.report.compare.noise import ASSUMED_CAPTURED_NOISE
 from stepcost.report.compare.sides import compare_sides
-from stepcost.report.load import Run
+from stepcost.report.compare.time_figures import ASSUMED_CAPTURED_NOISE
+from stepcost.report.find import REFERENCE
+from stepcost.report.load import Run, load
 
 RUNS = runs_in(Path(__file__).parents[2] / "experiments" / "samples" / "h100-planted")
 """Adam, batch 64: the plain step and the captured one of `fast`, by ``experiments.collect``."""
+
+
+READINGS = [
+    row for row in load(REFERENCE / "h100-80gb-fast.json").rows if row.get("timed") == "start and 20 steps"
+]
+"""What a run of the suite, minutes before on a host of the same kind, read of its host's noise."""
 
 
 def worse_figures(base: Run, new: Run) -> set[str]:
@@ -46,6 +54,21 @@ def test_every_larger_run_is_caught() -> None:
         worse = worse_figures(*pair)
         assert "peak_allocated_bytes" in worse
         assert not [figure for figure in worse if "_bytes" not in figure]
+
+
+@pytest.mark.parametrize(("of_base", "of_new"), [(True, True), (True, False), (False, True)])
+def test_with_the_hosts_own_noise_the_same_alarms(of_base: bool, of_new: bool) -> None:
+    """With the noise that a host read, on both sides or one, 0 of 42 alarm, 28 of 28 and 14 of 14 do."""
+
+    def figures(base: Run, new: Run) -> set[str]:
+        base = replace(base, rows=(*base.rows, *READINGS * of_base))
+        new = replace(new, rows=(*new.rows, *READINGS * of_new))
+        return worse_figures(base, new)
+
+    assert [reading["engine"] for reading in READINGS] == ["eager", "fast"]
+    assert not [pair for pair in permutations(RUNS["self"], 2) if figures(*pair)]
+    assert [figures(*pair) for pair in product(RUNS["self"], RUNS["slow"])] == [{"step_s"}] * 28
+    assert all("peak_allocated_bytes" in figures(*pair) for pair in product(RUNS["self"], RUNS["fat"]))
 
 
 def test_captured_steps_scatter_less_than_is_assumed() -> None:

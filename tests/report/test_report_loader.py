@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stepcost.report import find
 from stepcost.report.answers import answers
-from stepcost.report.compare.names import runs_named
+from stepcost.report.find import runs_named
 from stepcost.report.load import LoadError, Run, load
 from stepcost.report.page.all_rows import tables_of_all_rows
 from stepcost.report.page.facts import machine_table, session_tables

@@ -1,7 +1,9 @@
-"""From the name of a run as a user types it to the file."""
+"""From what a user types for one run, or for several by a pattern, to the runs."""
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from stepcost.report.load import LoadError, Run, load, split_name
@@ -35,7 +37,7 @@ def find_run(name: str, root: Path = Path()) -> Path:
         if _is_file(as_path):
             return as_path
         if "/" in name:
-            raise LoadError(f"no file {text(name)!r}; {known(name, saved_files(root))}")
+            raise LoadError(f"no file {text(name)!r}; {_known(name, saved_files(root))}")
         name = name.removesuffix(".json")
     files = saved_files(root)
     matches = [path for path in files if _answers_to(path, name)]
@@ -47,12 +49,33 @@ def find_run(name: str, root: Path = Path()) -> Path:
         )
     if _is_file(as_path):
         return as_path
-    raise LoadError(f"no saved run {text(name)!r}; {known(name, files)}")
+    raise LoadError(f"no saved run {text(name)!r}; {_known(name, files)}")
 
 
 def load_runs(names: list[str], root: Path = Path()) -> list[Run]:
     """Load the runs called ``names``, in order. Raises `LoadError` as `find_run` and `load` do."""
     return [load(find_run(name, root)) for name in names]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether the name stands for any number of runs."""
+    return any(letter in name for letter in "*?[")
+
+
+def runs_named(name: str, root: Path = Path()) -> list[Run]:
+    """Every run that answers to a name, number, path or pattern (``base*``, ``runs/base*.json``).
+
+    A pattern is tried on names, on numbers with names, and on paths. Runs are
+    ordered as a reader counts: ``torch2.9`` before ``torch2.11``. Raises
+    `LoadError` with one line that lists the candidates.
+    """
+    if not is_pattern(name):
+        return [load(find_run(name, root))]
+    files = saved_files(root)
+    matches = [path for path in files if _fits(path, name)] or _on_disk(name, root)
+    if not matches:
+        raise LoadError(f"no saved run fits {text(name)!r}; {_known(name, files)}")
+    return [load(path) for path in sorted(matches, key=_as_counted)]
 
 
 def _is_file(path: Path) -> bool:
@@ -69,7 +92,7 @@ def _answers_to(path: Path, name: str) -> bool:
     return number is not None and name.isdecimal() and len(name) < 10 and int(number) == int(name)
 
 
-def known(name: str, files: list[Path]) -> str:
+def _known(name: str, files: list[Path]) -> str:
     """Say which runs there are, the likest to ``name`` first."""
     if not files:
         return f"nothing is saved in {STORAGE} yet (pytest benchmarks/ --benchmark-save=run1 saves a run)"
@@ -95,3 +118,24 @@ def _relative(path: Path, root: Path) -> str:
         except ValueError:
             continue
     return str(path)
+
+
+def _fits(path: Path, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (path.stem, split_name(path)[1]))
+
+
+def _on_disk(pattern: str, root: Path) -> list[Path]:
+    """Files that fit a pattern of paths, relative to ``root`` or absolute."""
+    anchor = Path(pattern).anchor
+    try:
+        found = (Path(anchor) if anchor else root).glob(pattern[len(anchor) :])
+        return [path for path in found if path.is_file()]
+    except (OSError, ValueError, NotImplementedError, IndexError):
+        return []
+
+
+def _as_counted(path: Path) -> list[tuple[int, str]]:
+    """Digits compare as numbers, the rest as text; the saved number comes last."""
+    number, name = split_name(path)
+    parts = re.split(r"(\d+)", f"{name} {number or ''} {path}")
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

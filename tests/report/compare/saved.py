@@ -45,14 +45,14 @@ def _row(batch: int) -> dict[str, Any]:
 
 ENGINES = (
     ("graph", "fp32"),
-    ("graph-channels-last-fused", "fp32"),
-    ("graph-compiled", "bf16"),
+    ("fast", "fp32"),
+    ("fast-compiled-bf16", "bf16"),
     ("eager", "bf16"),
 )
 
 
 def engine_run() -> dict[str, Any]:
-    """The plain run with four rows of question 6 after it: one step launched in other ways."""
+    """The plain run with four rows of question 4 after it: one step launched in other ways."""
     run = plain_run()
     for place, (engine, precision) in enumerate(ENGINES):
         row = _row(64)

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 from experiments.resampling import MACHINE
-from stepcost.report.compare.noise import ASSUMED_CAPTURED_NOISE
 from stepcost.report.compare.sides import compare_sides
+from stepcost.report.compare.time_figures import ASSUMED_CAPTURED_NOISE
 from stepcost.report.load import Run
 
 STEPS = json.loads(

@@ -43,7 +43,7 @@ def _drawn(found: Comparison) -> tuple[set[tuple[str, float]], list[tuple[str, f
 
 
 def test_nothing_planted_draws_nothing_worse(tmp_path: Path) -> None:
-    """A build beside itself has every dot at 1, none of them red or green."""
+    """A build compared with itself has every dot at 1, none of them red or green."""
     dots, _ = _drawn(_found(tmp_path, BASE, BASE))
     assert dots == {(GREY, 1.0)}
 

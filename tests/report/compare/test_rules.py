@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stepcost.report.compare.matching import IDENTITY, identity
-from stepcost.report.compare.names import runs_named
+from stepcost.report.compare.matching import identity
 from stepcost.report.compare.noise import holm
 from stepcost.report.compare.tolerances import (
     DEFAULT_FIELDS,
@@ -23,6 +23,7 @@ from stepcost.report.compare.tolerances import (
     default_tolerance,
     parse_rule,
 )
+from stepcost.report.find import runs_named
 from stepcost.report.load import LoadError
 from tests.report.compare.saved import changed, plain_run, save
 
@@ -83,11 +84,20 @@ def test_the_process_figure_depends_on_card_and_driver() -> None:
     assert default_tolerance("process_bytes", mixed, MACHINE, MACHINE)[0] is None
 
 
-@given(name=st.sampled_from(IDENTITY))
-def test_rows_that_differ_in_one_field_are_two(name: str) -> None:
-    """A different model, data set, precision, engine, batch, source or any other field is another row."""
-    assert identity(STEP) == identity(dict(STEP))
-    assert identity(STEP) != identity(STEP | {name: "other"})
+@pytest.mark.parametrize(
+    ("name", "is_another"),
+    [
+        *((name, True) for name in (
+            "question", "timed", "source", "model", "dataset", "optimizer", "batch_size", "image_size",
+            "num_classes", "precision", "engine", "card", "schedule", "seed", "train_images",
+            "steps_per_epoch", "stand_in_for", "learning_rate_rule")),
+        *((name, False) for name in (
+            "name", "peak_allocated_bytes", "parameters", "gpu_busy_s", "seconds", "largest_batch")),
+    ],
+)  # fmt: skip
+def test_what_a_row_is_tells_it_apart_and_what_it_costs_does_not(name: str, is_another: bool) -> None:
+    """Another model, data set, precision, engine, batch or source is another row; another figure is not."""
+    assert (identity(STEP) != identity(STEP | {name: "other"})) is is_another
 
 
 def test_out_of_memory_is_still_the_same_row() -> None:
@@ -95,16 +105,36 @@ def test_out_of_memory_is_still_the_same_row() -> None:
     assert identity(STEP | {"timed": "attempt that ran out of memory", "fits": False}) == identity(STEP)
 
 
+def adjusted(chances: list[float]) -> list[float]:
+    """Adjust probabilities by Holm, as Wright (1992) writes it: one at or below a limit is called there."""
+    ordered = sorted(chances)
+    at_least = [min(1.0, (len(ordered) - place) * one) for place, one in enumerate(ordered)]
+    return [max(at_least[: ordered.index(chance) + 1]) for chance in chances]
+
+
 @given(chances=st.lists(st.floats(0, 1), min_size=1, max_size=30), limit=st.floats(0.001, 0.2))
-def test_holm_lies_between_bonferroni_and_no_correction(chances: list[float], limit: float) -> None:
-    """Holm calls at least what Bonferroni calls, nothing above the limit, and the smallest ones first."""
-    called = holm(chances, limit)
-    for chance, is_called in zip(chances, called, strict=True):
-        assert is_called or chance > limit / len(chances)
-        assert not is_called or chance <= limit
-    if any(called) and not all(called):
-        worst = max(c for c, is_called in zip(chances, called, strict=True) if is_called)
-        assert worst <= min(c for c, is_called in zip(chances, called, strict=True) if not is_called)
+def test_holm_calls_what_adjusted_probabilities_call(chances: list[float], limit: float) -> None:
+    """Stepping down and adjusting are one test: both call the same comparisons."""
+    expected = adjusted(chances)
+    assume(not any(math.isclose(one, limit) for one in expected))
+    assert holm(chances, limit) == [one <= limit for one in expected]
+
+
+@pytest.mark.parametrize(
+    ("chances", "called"),
+    [
+        ([0.01], [True]),
+        ([0.0101], [False]),
+        ([0.005, 0.01], [True, True]),
+        ([0.01, 0.0051], [False, False]),
+        ([0.009, 0.0033, 0.005], [True, True, True]),
+        ([0.009, 0.0033, 0.0051], [False, True, False]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(chances: list[float], called: list[bool]) -> None:
+    """At a limit of 1 %: the smallest of three at 0.33 %, the next at 0.5 %, the last at 1 %."""
+    assert holm(chances, 0.01) == called
 
 
 def test_holm_keeps_its_promise_where_nothing_changed() -> None:

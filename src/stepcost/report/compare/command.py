@@ -1,4 +1,4 @@
-"""``python -m reports compare``: what got worse between saved runs; its exit code can stand in CI."""
+"""What got worse between saved runs, on the command line; the exit code can stand in CI."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from stepcost.report.compare import show
+from stepcost.report.compare.change_tables import tables
 from stepcost.report.compare.matrix import DEFAULT_MATRIX, matrix
-from stepcost.report.compare.names import is_pattern, runs_named
-from stepcost.report.compare.result import FALSE_ALARM, SMALLEST_EFFECT, CannotCompareError, Rules
-from stepcost.report.compare.sides import compare_sides
+from stepcost.report.compare.result import CannotCompareError
+from stepcost.report.compare.sides import Rules, compare_sides
+from stepcost.report.compare.times import FALSE_ALARM, SMALLEST_EFFECT
 from stepcost.report.compare.tolerances import DEFAULT_RULES, FieldRule, parse_rule
+from stepcost.report.find import is_pattern, runs_named
 from stepcost.report.load import LoadError, Run
+from stepcost.report.tables import markdown_table
 from stepcost.report.terminal import print_table
 from stepcost.schema import text
 
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
 
 SIDE_BY_SIDE_OUT = Path("reports") / "out" / "over-runs"
 """Where the page of several runs goes unless told otherwise; git ignores it."""
+DESCRIPTION = "Say what got worse between two saved runs; docs/compare.md says how it decides."
+EPILOG = (
+    "A RUN is a name (run1), a number (0001), a path or a pattern ('base*': repetitions of one side). With "
+    "two, the second is judged against the first. With one pattern, or three and more, they stand side by "
+    "side and nothing is judged. Exit code: 0 nothing worse, 1 something worse, 2 could not compare."
+)
 NOTHING_WORSE, SOMETHING_WORSE, COULD_NOT = 0, 1, 2
 
 
@@ -31,19 +40,32 @@ class _UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line and leaves the exit code to `main`."""
+    """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise _UsageError(message)
+        self.exit(COULD_NOT, f"compare: {message}\n")
 
 
 def main(arguments: list[str]) -> int:
     """Compare the runs named. Returns 0 nothing worse, 1 something worse, 2 could not compare."""
+    parser = _Parser(prog="python -m reports compare", description=DESCRIPTION, epilog=EPILOG)
+    add_arguments(parser)
     try:
-        options = _parser().parse_args(arguments)
+        options = parser.parse_args(arguments)
+    except SystemExit as stopped:  # --help, or an error of which argparse has said what is wrong
+        return int(stopped.code or 0)
+    return compare(options)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Compare the runs that the options of `add_arguments` name, and print what was found.
+
+    Returns 0 nothing worse, 1 something worse, 2 could not compare, with one line on standard error.
+    """
+    try:
         sides = [runs_named(name) for name in options.run]
         if len(sides) == 2:
-            return _gate(sides[0], sides[1], options)
+            return _judge(sides[0], sides[1], options)
         if len(sides) == 1 and not is_pattern(options.run[0]):
             raise _UsageError(
                 f"one run alone: {text(options.run[0])}; name a base and a new run, or a pattern"
@@ -52,11 +74,9 @@ def main(arguments: list[str]) -> int:
     except (_UsageError, LoadError, CannotCompareError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return COULD_NOT
-    except SystemExit as stopped:  # --help, which argparse has printed
-        return int(stopped.code or 0)
 
 
-def _gate(base: list[Run], new: list[Run], options: argparse.Namespace) -> int:
+def _judge(base: list[Run], new: list[Run], options: argparse.Namespace) -> int:
     if {run.path.resolve() for run in base} & {run.path.resolve() for run in new}:
         raise _UsageError("a run stands on both sides")
     rules = Rules(
@@ -74,11 +94,11 @@ def _gate(base: list[Run], new: list[Run], options: argparse.Namespace) -> int:
         print(show.markdown(found), end="")
     else:
         print(show.headline(found), end="\n\n")
-        for table in show.tables(found):
+        for table in tables(found):
             print_table(table, sys.stdout)
         print("\n".join(show.closing(found)))
     if options.out is not None:
-        from stepcost.report.page.across import of_sides  # noqa: PLC0415 (loads matplotlib, which a gate does not need)
+        from stepcost.report.page.across import of_sides  # noqa: PLC0415 (loads matplotlib, which a verdict does not need)
 
         _write_page([*base, *new], lambda: of_sides(base, new, found), options.out)
     return exit_code
@@ -90,7 +110,7 @@ def _matrix(runs: list[Run], options: argparse.Namespace) -> int:
         raise _UsageError("--json takes two sides; several runs side by side are a table")
     for table in tables:
         if options.markdown:
-            print(show.markdown_table(table), end="\n\n")
+            print(markdown_table(table), end="\n\n")
         else:
             print_table(table, sys.stdout)
     if options.out is not None or not options.markdown:
@@ -130,15 +150,8 @@ def _share(value: str) -> float:
     return share
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="python -m reports compare",
-        description="Say what got worse between two saved runs; docs/compare.md says how it decides.",
-        epilog="A RUN is a name (run1), a number (0001), a path or a pattern ('base*': repetitions of one "
-        "side). With two, the second is judged against the first. With one pattern, or three and more, "
-        "they stand side by side and nothing is judged. "
-        "Exit code: 0 nothing worse, 1 something worse, 2 could not compare.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `compare` takes."""
     add = parser.add_argument
     add("run", nargs="+", metavar="RUN")
     output = parser.add_mutually_exclusive_group()
@@ -175,4 +188,3 @@ def _parser() -> _Parser:
         metavar="SHARE",
         help=f"chance of any false alarm on times in one comparison (default: {FALSE_ALARM})",
     )
-    return parser

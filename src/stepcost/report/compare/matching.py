@@ -11,8 +11,10 @@ from stepcost.report.rows import Row, configuration
 from stepcost.row import ROW
 
 Key = tuple[Any, ...]
-RowsByKey = dict[Key, list[Row]]
-"""The same row in each run of one side that has it."""
+RowsByKey = dict[Key, dict[int, Row]]
+"""The same row in each run of one side that has it, by the run's place on its side."""
+Pair = tuple[dict[int, Row], dict[int, Row]]
+"""One row of both sides, by run."""
 
 IDENTITY = tuple(name for name, one in ROW.items() if one.identifies)
 """Rows are compared only where every one of these is equal; a field that neither row stores is equal."""
@@ -40,27 +42,27 @@ def identity(row: Row) -> Key:
 def rows_by_key(runs: Sequence[Run], names_tell_apart: bool = True) -> RowsByKey:
     """Rows of all runs of one side by what they are.
 
-    Two rows of one run that are the same by every field are told apart by the
-    benchmark's name, or by their order where names were not stored.
+    Rows of one run that are the same by every field are told apart by the
+    benchmark's name and, where that is the same or not stored, by their order.
     """
     found: RowsByKey = {}
-    for run in runs:
+    for place, run in enumerate(runs):
         times = Counter(identity(row) for row in run.rows)
         seen: Counter[Key] = Counter()
         for row in run.rows:
             key = identity(row)
-            seen[key] += 1
             if times[key] > 1:
-                named = row.get("name") if names_tell_apart else None
-                key = (*key, named or seen[identity(row)])
-            found.setdefault(key, []).append(row)
+                key = (*key, row.get("name") if names_tell_apart else None)
+                seen[key] += 1
+                key = (*key, seen[key])
+            found.setdefault(key, {})[place] = row
     return found
 
 
 def join_tried(one: RowsByKey, other: RowsByKey) -> None:
     """Give trainings of ``one`` that ran out of memory, and so counted no epochs, their partners' keys."""
     for key in [key for key in one if key not in other]:
-        if any(row.get("timed") != OUT_OF_MEMORY_TIMED for row in one[key]):
+        if any(row.get("timed") != OUT_OF_MEMORY_TIMED for row in one[key].values()):
             continue
         partners = [its for its in other if its not in one and _but_epochs(its) == _but_epochs(key)]
         if len(partners) == 1:
@@ -91,6 +93,20 @@ def label(row: Row) -> str:
     if row.get("source") == "predicted":
         parts.append("predicted")
     return ", ".join([row["question"], *(part for part in parts if part)])
+
+
+def without_shared(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """Take from the labels what all say; returns that, as ``: resnet152, fp32``, and the rest of each.
+
+    Labels of one part, such as *all steps together*, do not count.
+    """
+    parts = [label.split(", ") for label in labels]
+    several = [one for one in parts if len(one) > 1]
+    everywhere = (
+        [part for part in several[0][1:] if all(part in one for one in several)] if len(several) > 1 else []
+    )
+    short = [", ".join(part for part in one if part not in everywhere) for one in parts]
+    return (f": {', '.join(everywhere)}" if everywhere else ""), short
 
 
 def nearest(row: Row, others: Iterable[Row]) -> str | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepcost.report.compare.matching import RowsByKey, all_named, label, rows_by_key
-from stepcost.report.compare.noise import busy_s, kernel_s, step_s
-from stepcost.report.compare.show import without_shared
+from stepcost.report.compare.matching import RowsByKey, all_named, label, rows_by_key, without_shared
+from stepcost.report.compare.time_figures import busy_s, kernel_s, step_s
 from stepcost.report.compare.tolerances import DEFAULT_FIELDS, FieldRule, figures, rule_for
 from stepcost.report.load import Run
 from stepcost.report.rows import Row

@@ -1,62 +1,93 @@
-"""Is a training step slower? Decided between processes, not between rounds; docs/compare.md says why.
+"""Is a time longer than its noise explains? The statistics; docs/compare.md says why these.
 
 Each run gives one number for a row: the median of its rounds. Runs are the
 unit of replication, because rounds of one process follow each other's luck:
 treated as independent they tell a build from itself. All arithmetic is on
 logarithms, so that an effect is a ratio.
+
+How far two runs of one build differ by chance is known in one of four ways,
+the first that a row allows:
+
+- ``runs``: the row was read in `ENOUGH_RUNS` runs of both sides together.
+  Student's two-sample estimate from the row's own spread.
+- ``processes``: the runs hold medians of the same step in fresh processes. The
+  variance of the logarithms of a side's medians, times `RUNS_TO_PROCESSES` and
+  divided by its number of runs, is added to that of the other side; degrees of
+  freedom by Welch (1947) and Satterthwaite (1946), so that a quiet host and a
+  noisy one may meet. Where one side alone has medians they stand for both, with
+  their own degrees.
+- ``assumed``: a constant, of times that are the GPU's and vary little.
+- ``rows``: the spread of the ratios over rows, with `UNKNOWN_DRIFT` allowed for
+  what all rows of a run share.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean, median, stdev
-
-from stepcost.report.compare.matching import ENGINE_TIMED, STEP_TIMED
-from stepcost.report.rows import PLAIN, Row
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
 
 ENOUGH_RUNS = 5
-"""From this many runs on both sides together their spread is used as the noise between processes (at least
-3 degrees of freedom); with fewer it would decide little and guess much."""
-ASSUMED_BUSY_NOISE = 0.007
-"""Standard deviation of ``gpu_busy_s`` between processes that is assumed where runs are too few to tell."""
-ASSUMED_CAPTURED_NOISE = 0.007
-"""The same of the times of captured steps, which are the GPU's: the step, its kernels, the GPU's busy time.
-
-It rests on one pair of runs on one card: 15 steps on an H100, each in two processes minutes apart, gave
-0.53 % (``experiments/samples/h100-captured-steps.json``). All 15 were slower in the second run, by 0.67 %
-in the mean, so most of it is a shift of the whole run, whose size one pair hardly tells. Nine runs in a row
-on another H100 host gave 0.33 % for one step (``experiments/samples/h100-planted``)."""
+"""From this many runs on both sides together their spread is used as the noise between processes."""
+ENOUGH_FREEDOM = ENOUGH_RUNS - 2
+"""Degrees of freedom of a spread that is used; with fewer it would decide little and guess much."""
+RUNS_TO_PROCESSES = 2
+"""Variance between runs over that between processes of one run: what all processes of a run share is allowed
+to vary as much as what each has of its own. Of eager steps, five runs on H100 hosts had 1.13 and two on H200
+hosts, far apart, 3.0; drawn with 2, a build compared with itself alarms in fewer than 1 % of comparisons."""
 UNKNOWN_DRIFT = 0.30
-"""Share by which all steps of a run may differ from those of the next, where runs are too few to tell: as far
-apart as the farthest two runs of one build on one host that are at hand (docs/compare.md)."""
+"""Share by which all steps of a run may differ from those of the next, where nothing tells: as far apart as
+the farthest two runs of one build on one kind of host that are at hand (docs/compare.md)."""
 LEAST_NOISE = 0.001
 """No standard error below this share is believed: clocks and schedulers are not better than that."""
 CONFIDENCE = 0.95
 """Of the interval shown with each ratio."""
 POWER = 0.95
 
-
-STEPS = (STEP_TIMED, ENGINE_TIMED)
+Source = Literal["runs", "processes", "assumed", "rows"]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One figure of one row: a value in seconds for each run of both sides."""
+    """One figure of one row: seconds by run of each side, whose runs are counted from 0."""
 
-    base_s: tuple[float, ...]
-    new_s: tuple[float, ...]
+    base_s: Mapping[int, float]
+    new_s: Mapping[int, float]
 
     @property
     def log_ratio(self) -> float:
         """Logarithm of the geometric means' ratio, new over base."""
-        return fmean(map(math.log, self.new_s)) - fmean(map(math.log, self.base_s))
+        return fmean(map(math.log, self.new_s.values())) - fmean(map(math.log, self.base_s.values()))
 
     @property
     def runs(self) -> int:
         """Of both sides together."""
         return len(self.base_s) + len(self.new_s)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of `log_ratio` where that of one run is 1."""
+        return math.sqrt(1 / len(self.base_s) + 1 / len(self.new_s))
+
+
+@dataclass(frozen=True)
+class ProcessNoise:
+    """How far apart fresh processes of one host time the same step."""
+
+    deviation: float
+    """Standard deviation of the logarithms of their medians."""
+    freedom: int
+    """Degrees of freedom of ``deviation``."""
+
+
+@dataclass(frozen=True)
+class HostNoise:
+    """The noise between processes of each side's host; one that is ``None`` is that of the other side."""
+
+    base: ProcessNoise | None
+    new: ProcessNoise | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +97,8 @@ class Estimate:
     log_ratio: float
     error: float | None
     """Standard error of ``log_ratio``; ``None`` where nothing tells it."""
+    source: Source
+    """How the noise is known."""
     freedom: float = math.inf
     """Degrees of freedom of ``error``."""
     drift: float = 0.0
@@ -105,115 +138,96 @@ class Estimate:
         return float(stats.t.ppf(probability, self.freedom))
 
 
-def step_s(row: Row) -> float | None:
-    """Median seconds of the training steps of one process; ``None`` for rows that time anything else."""
-    if row.get("timed") not in STEPS:
+def process_noise(medians_s: Iterable[Sequence[float]]) -> ProcessNoise | None:
+    """Pool the spreads of several readings: the medians, in seconds, of one step in fresh processes each.
+
+    Returns ``None`` where they have fewer than `ENOUGH_FREEDOM` degrees of freedom.
+    """
+    readings = [[math.log(one) for one in reading if one > 0] for reading in medians_s]
+    freedom = sum(len(logs) - 1 for logs in readings if logs)
+    if freedom < ENOUGH_FREEDOM:
         return None
-    stats = row.get("stats") or {}
-    rounds = row.get("rounds_s") or stats.get("data")
-    value = median(rounds) if rounds else stats.get("median")
-    return float(value) if value else None
+    squares = sum((one - fmean(logs)) ** 2 for logs in readings for one in logs)
+    return ProcessNoise(max(math.sqrt(squares / freedom), LEAST_NOISE), freedom)
 
 
-def busy_s(row: Row) -> float | None:
-    """Seconds of a step during which the GPU works, by the profiler; ``None`` where it was not read."""
-    return _of_a_step(row, "gpu_busy_s")
-
-
-def kernel_s(row: Row) -> float | None:
-    """Seconds of all kernels of a step, one after the other; ``None`` where it was not read."""
-    return _of_a_step(row, "kernel_s")
-
-
-def _of_a_step(row: Row, field: str) -> float | None:
-    value = row.get(field) if row.get("timed") in STEPS else None
-    return float(value) if value else None
-
-
-@dataclass(frozen=True)
-class TimeFigure:
-    """One way to time one kind of step. Kinds are judged apart: they are not equally noisy."""
-
-    name: str
-    timed: str
-    read: Callable[[Row], float | None]
-    assumed_noise: float | None
-    """Between processes, as a share, where too few runs tell; ``None``: nothing is assumed."""
-    needs: tuple[str, ...]
-    """What must be equal of two machines before a difference is the build's doing."""
-    gated: bool = True
-
-    @property
-    def called(self) -> str:
-        """The figure with its kind of step, where it is not the plain one."""
-        return self.name if self.timed == STEP_TIMED else f"{self.name} of {self.timed}s"
-
-    def value(self, row: Row) -> float | None:
-        """Seconds of this kind of step; ``None`` for other rows."""
-        return self.read(row) if kind_of_step(row) == self.timed else None
-
-
-def kind_of_step(row: Row) -> str | None:
-    """``training step`` or ``engine step``: a step of the plain loop is plain, whoever asked for it."""
-    return STEP_TIMED if row.get("timed") == ENGINE_TIMED and row.get("engine") == PLAIN else row.get("timed")
-
-
-FIGURES = (
-    TimeFigure("step_s", STEP_TIMED, step_s, None, ("gpu", "cpu")),
-    TimeFigure("gpu_busy_s", STEP_TIMED, busy_s, ASSUMED_BUSY_NOISE, ("gpu",)),
-    TimeFigure("step_s", ENGINE_TIMED, step_s, ASSUMED_CAPTURED_NOISE, ("gpu",)),
-    TimeFigure("gpu_busy_s", ENGINE_TIMED, busy_s, ASSUMED_CAPTURED_NOISE, ("gpu",), gated=False),
-    TimeFigure("kernel_s", ENGINE_TIMED, kernel_s, ASSUMED_CAPTURED_NOISE, ("gpu",), gated=False),
-)
-
-
-def estimate(rows: Sequence[Samples], figure: TimeFigure) -> list[Estimate]:
-    """Estimate every row's ratio, and last the ratio that all rows have in common."""
-    if not rows:
-        return []
-    if min(row.runs for row in rows) >= ENOUGH_RUNS:
-        return [*(_student(row) for row in rows), _student(_common(rows))]
-    ratios = [row.log_ratio for row in rows]
-    if figure.assumed_noise is not None:
-        noise = figure.assumed_noise
-        known = [
-            Estimate(ratio, noise * math.sqrt(1 / len(row.base_s) + 1 / len(row.new_s)))
-            for row, ratio in zip(rows, ratios, strict=True)
-        ]
-        # What rows share (clocks, temperature) does not average out over them.
-        return [*known, replace(known[0], log_ratio=fmean(ratios))]
-    drift = math.log1p(UNKNOWN_DRIFT)
-    alone = [
-        Estimate(ratio, _spread(ratios[:place] + ratios[place + 1 :]), max(len(ratios) - 2, 1), drift)
-        for place, ratio in enumerate(ratios)
+def estimate(rows: Sequence[Samples], host: HostNoise, assumed_noise: float | None) -> list[Estimate]:
+    """Estimate every row's ratio, each by its own number of runs."""
+    return [
+        _student(row)
+        if row.runs >= ENOUGH_RUNS
+        else _of_few_runs(row, host, assumed_noise)
+        or _over_rows([one for one in rows if one is not row], row.log_ratio, row.spread)
+        for row in rows
     ]
-    spread = _spread(ratios)
-    error = None if spread is None else max(spread / math.sqrt(len(ratios)), LEAST_NOISE)
-    return [*alone, Estimate(fmean(ratios), error, max(len(ratios) - 1, 1), drift)]
+
+
+def estimate_together(
+    rows: Sequence[Samples], host: HostNoise, assumed_noise: float | None
+) -> Estimate | None:
+    """Estimate what the rows have in common, over those that were read in every run.
+
+    The geometric mean over rows of each run is taken first: what hits all rows of a run alike stays in it.
+    Returns ``None`` where fewer than two rows were read in every run.
+    """
+    every_base, every_new = (
+        set().union(*sides) for sides in ([row.base_s for row in rows], [row.new_s for row in rows])
+    )
+    whole = [row for row in rows if len(row.base_s) == len(every_base) and len(row.new_s) == len(every_new)]
+    if len(whole) < 2:
+        return None
+    together = Samples(_mean_row([row.base_s for row in whole]), _mean_row([row.new_s for row in whole]))
+    if together.runs >= ENOUGH_RUNS:
+        return _student(together)
+    # What rows share (clocks, temperature, the host's moment) does not average out over them, so the noise
+    # of one row is taken; only where it is the spread over rows, drift is allowed for apart.
+    return _of_few_runs(together, host, assumed_noise) or _over_rows(
+        whole, together.log_ratio, together.spread / math.sqrt(len(whole))
+    )
+
+
+def _mean_row(rows: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    return {run: math.exp(fmean(math.log(row[run]) for row in rows)) for run in rows[0]}
 
 
 def _student(row: Samples) -> Estimate:
     """Student's two-sample estimate with a common variance: sides may have one run, not both."""
-    base, new = [[math.log(value) for value in side] for side in (row.base_s, row.new_s)]
-    freedom = len(base) + len(new) - 2
-    squares = sum((value - fmean(side)) ** 2 for side in (base, new) for value in side)
-    error = math.sqrt(squares / freedom * (1 / len(base) + 1 / len(new)))
-    return Estimate(row.log_ratio, max(error, LEAST_NOISE), freedom)
+    sides = [[math.log(value) for value in side.values()] for side in (row.base_s, row.new_s)]
+    freedom = row.runs - 2
+    squares = sum((value - fmean(side)) ** 2 for side in sides for value in side)
+    error = math.sqrt(squares / freedom) * row.spread
+    return Estimate(row.log_ratio, max(error, LEAST_NOISE), "runs", freedom)
 
 
-def _common(rows: Sequence[Samples]) -> Samples:
-    """Geometric mean over rows of each run: what hits all rows of a run alike stays in it."""
+def _of_few_runs(row: Samples, host: HostNoise, assumed_noise: float | None) -> Estimate | None:
+    """Take the noise from the host's fresh processes, else as assumed; ``None`` where there is neither."""
+    base, new = host.base or host.new, host.new or host.base
+    if base is None or new is None:
+        if assumed_noise is None:
+            return None
+        return Estimate(row.log_ratio, assumed_noise * row.spread, "assumed")
+    variances = [
+        (RUNS_TO_PROCESSES * base.deviation**2 / len(row.base_s), base.freedom),
+        (RUNS_TO_PROCESSES * new.deviation**2 / len(row.new_s), new.freedom),
+    ]
+    total = sum(variance for variance, _ in variances)
+    freedom: float = base.freedom
+    if host.base and host.new:
+        freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
+    return Estimate(row.log_ratio, max(math.sqrt(total), LEAST_NOISE), "processes", freedom)
 
-    def over_rows(sides: list[tuple[float, ...]]) -> tuple[float, ...]:
-        runs = min(len(side) for side in sides)
-        return tuple(math.exp(fmean(math.log(side[place]) for side in sides)) for place in range(runs))
 
-    return Samples(over_rows([row.base_s for row in rows]), over_rows([row.new_s for row in rows]))
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    """Standard deviation; ``None`` below three values, whose spread says nothing."""
-    return max(stdev(values), LEAST_NOISE) if len(values) > 2 else None
+def _over_rows(others: Sequence[Samples], log_ratio: float, spread: float) -> Estimate:
+    """Take the noise from how the ratios of ``others`` scatter; ``spread`` is the estimate's own, in runs."""
+    drift = math.log1p(UNKNOWN_DRIFT)
+    if len(others) < 3:  # whose scatter says nothing
+        return Estimate(log_ratio, None, "rows", 1, drift)
+    center = fmean(one.log_ratio for one in others)
+    squares = sum(((one.log_ratio - center) / one.spread) ** 2 for one in others)
+    freedom = len(others) - 1
+    return Estimate(
+        log_ratio, max(math.sqrt(squares / freedom) * spread, LEAST_NOISE), "rows", freedom, drift
+    )
 
 
 def holm(chances: Sequence[float], false_alarm: float) -> list[bool]:

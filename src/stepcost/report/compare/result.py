@@ -1,4 +1,4 @@
-"""What a comparison finds, as plain frozen objects."""
+"""What a comparison finds, as frozen objects."""
 
 from __future__ import annotations
 
@@ -6,31 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stepcost.report.compare import tolerances as memory
-
 Verdict = Literal["worse", "better", "same", "undecided", "shown"]
 """``undecided``: the noise would hide the smallest effect that matters. ``shown``: not gated, and ``why``."""
 
-SMALLEST_EFFECT = 0.05
-FALSE_ALARM = 0.005
-"""Half of the 1 % that is promised: process medians have heavier tails than Student's test assumes."""
+BUILD = {
+    "gpu": "GPU",
+    "compute_capability": "compute capability",
+    "gpu_total_bytes": "GPU memory",
+    "driver": "driver",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "cpu": "processor",
+    "python_version": "Python",
+}
+"""What makes a machine and build, with a word for each: repetitions share all of it."""
+ONE_SIDE_ONLY = "read on one side only"
 
 
 class CannotCompareError(Exception):
     """Two sides that have nothing to say of each other; its text is one line that says why."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What is gated, and how closely."""
-
-    memory: tuple[memory.FieldRule, ...] = memory.DEFAULT_RULES
-    smallest_effect: float = SMALLEST_EFFECT
-    """Share by which a step must be slower to matter."""
-    false_alarm: float = FALSE_ALARM
-    """Probability of any false alarm on times in one comparison of whole runs."""
-    gone_is_worse: bool = True
-    gate_time: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,16 @@ class Change:
     def ratio(self) -> float | None:
         """New over base; ``None`` where a side has no figure or the base is zero."""
         return self.new / self.base if self.base and self.new is not None else None
+
+    @property
+    def is_time(self) -> bool:
+        """Whether it is a time, or a ratio of times."""
+        return self.figure.endswith(("_s", "_ratio"))
+
+    @property
+    def is_no_longer_read(self) -> bool:
+        """Whether the base has the figure and the new side, whose row fits, lacks it."""
+        return self.why == ONE_SIDE_ONLY and self.base is not None
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,10 @@ class Comparison:
         """Changes with one of these verdicts, the largest growth first."""
         chosen = [change for change in self.changes if change.verdict in verdicts]
         return sorted(chosen, key=lambda change: -(change.ratio or float("inf")))
+
+    def no_longer_read(self) -> list[Change]:
+        """Figures that the base has and the new side, whose rows fit, lacks."""
+        return [change for change in self.changes if change.is_no_longer_read]
 
     @property
     def is_worse(self) -> bool:

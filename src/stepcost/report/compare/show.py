@@ -1,28 +1,14 @@
-"""A comparison as tables: for the terminal, as Markdown for a pull request, as plain data for programs."""
+"""A comparison in words: its headline, what its tables leave out, and the whole as Markdown or JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
 
-from stepcost.report.compare.result import Change, Comparison, Unmatched
-from stepcost.report.tables import Table
-from stepcost.report.units import BYTES_NOTE, count, gb, mb_number, ms, percent
-
-MACHINE_LINES = (
-    ("gpu", "GPU"),
-    ("compute_capability", "compute capability"),
-    ("gpu_total_bytes", "its memory, GB (10**9 bytes)"),
-    ("driver", "driver"),
-    ("cuda", "CUDA"),
-    ("cudnn", "cuDNN"),
-    ("torch", "torch"),
-    ("torchvision", "torchvision"),
-    ("cpu", "processor"),
-    ("python_version", "Python"),
-)
+from stepcost.report.compare.change_tables import tables
+from stepcost.report.compare.result import Comparison
+from stepcost.report.tables import escape_markdown, markdown_table
+from stepcost.report.units import percent
 
 
 def headline(found: Comparison) -> str:
@@ -35,219 +21,7 @@ def headline(found: Comparison) -> str:
     ]
     said = ", ".join(f"{number} {word}" for number, word in counts)
     verdict = "WORSE" if found.is_worse else "Nothing worse"
-    return f"{verdict}: {said}; {_sides(found)}"
-
-
-def _sides(found: Comparison) -> str:
-    return f"base {', '.join(found.base)}; new {', '.join(found.new)}"
-
-
-def tables(found: Comparison) -> list[Table]:
-    """Every table of a comparison that has something to say, the worst first."""
-    busy = _busy(found)
-    shown = [change for change in found.of("shown") if change.figure.endswith("_s") and _beyond_noise(change)]
-    if busy is not None:  # which has the step times
-        shown = [change for change in shown if change.figure != "step_s"]
-    made = [
-        _changes("Worse", found.of("worse")),
-        _unmatched("Gone: rows of the base that the new side lacks", found.gone),
-        _changes("Better", found.of("better")),
-        _unmatched("New: rows that the base lacks", found.added),
-        _changes("Times that are not gated, and differ by more than their noise", shown),
-        _common(found),
-        _machines(found),
-        _contexts(found),
-        busy,
-    ]
-    return [table for table in made if table is not None]
-
-
-def _is_time(change: Change) -> bool:
-    return change.figure.endswith(("_s", "_ratio"))
-
-
-def _beyond_noise(change: Change) -> bool:
-    if change.interval is None:
-        return change.base != change.new
-    return not change.interval[0] <= 1 <= change.interval[1]
-
-
-def _changes(title: str, changes: Sequence[Change]) -> Table | None:
-    if not changes:
-        return None
-    shared, short = without_shared([change.row for change in changes])
-    units = f"bytes in {BYTES_NOTE}, growth in bytes, times in ms (milliseconds); ratio is new / base"
-    if any(change.interval for change in changes):
-        units += " with its 95 % interval"
-    return Table(
-        caption=f"{title}{shared}; {units}",
-        columns=("row", "figure", "base", "new", "ratio", "growth", "rule"),
-        rows=tuple(
-            (
-                name,
-                change.figure,
-                figure(change, change.base),
-                figure(change, change.new),
-                ratio(change),
-                growth(change),
-                change.why,
-            )
-            for name, change in zip(short, changes, strict=True)
-        ),
-        label_columns=2,
-    )
-
-
-def figure(change: Change, value: float | None) -> str:
-    """A figure in the unit of its column: MB (10**6 bytes), milliseconds, a count, or yes and no."""
-    if value is None:
-        return "not read"
-    if change.figure == "fits":
-        return "fits" if value else "out of memory"
-    if change.figure.endswith("_ratio"):
-        return ""
-    if change.figure.endswith("_s"):
-        return ms(value)
-    return mb_number(value) if "_bytes" in change.figure else count(value)
-
-
-def ratio(change: Change) -> str:
-    """``1.052 (1.031 to 1.073)``, with the interval where the figure is noisy."""
-    if change.ratio is None or change.figure == "fits":
-        return ""
-    text = f"{change.ratio:.3f}"
-    if change.interval is not None:
-        return f"{text} ({change.interval[0]:.3f} to {change.interval[1]:.3f})"
-    return text
-
-
-def growth(change: Change) -> str:
-    """New less base in bytes, to the byte; empty for other figures."""
-    if "_bytes" not in change.figure or change.base is None or change.new is None:
-        return ""
-    return f"{change.new - change.base:+,.0f}"
-
-
-def without_shared(labels: Sequence[str]) -> tuple[str, list[str]]:
-    """Take from the labels what all say; returns that, as ``: resnet152, fp32``, and the rest of each.
-
-    Labels of one part, such as *all steps together*, do not count.
-    """
-    parts = [label.split(", ") for label in labels]
-    several = [one for one in parts if len(one) > 1]
-    everywhere = (
-        [part for part in several[0][1:] if all(part in one for one in several)] if len(several) > 1 else []
-    )
-    short = [", ".join(part for part in one if part not in everywhere) for one in parts]
-    return (f": {', '.join(everywhere)}" if everywhere else ""), short
-
-
-def _unmatched(title: str, rows: Sequence[Unmatched]) -> Table | None:
-    if not rows:
-        return None
-    return Table(
-        caption=f"{title}; no figures",
-        columns=("row", "the nearest row of the other side differs in"),
-        rows=tuple((one.row, one.differs or "no row is near") for one in rows),
-        label_columns=2,
-    )
-
-
-def _common(found: Comparison) -> Table | None:
-    """What all timed steps have in common, shown whatever its verdict: it is what a whole run can detect."""
-    lines = [change for change in found.changes if change.figure.endswith("_ratio")]
-    if not lines:
-        return None
-    return Table(
-        caption="All timed steps together; ratio is new / base (geometric mean), with its 95 % interval",
-        columns=("", "figure", "ratio", "verdict", "slow-down that this would catch", "why"),
-        rows=tuple(
-            (
-                change.row,
-                change.figure.removesuffix("_ratio"),
-                ratio(change),
-                change.verdict,
-                "unknown" if change.would_catch is None else percent(change.would_catch),
-                change.why,
-            )
-            for change in lines
-        ),
-        label_columns=2,
-    )
-
-
-def _machines(found: Comparison) -> Table | None:
-    """The two machines side by side, where they differ."""
-    sides = [
-        {name: _machine_text(name, machine.get(name)) for name, _ in MACHINE_LINES}
-        for machine in (found.base_machine, found.new_machine)
-    ]
-    if sides[0] == sides[1]:
-        return None
-    return Table(
-        caption="The machines differ; versions as text",
-        columns=("", "base", "new"),
-        rows=tuple((word, sides[0][name], sides[1][name]) for name, word in MACHINE_LINES),
-        label_columns=3,
-    )
-
-
-def _contexts(found: Comparison) -> Table | None:
-    """The CUDA contexts of two machines side by side: the card's and the driver's, not the build's."""
-    apart = [
-        found.base_machine.get(name) != found.new_machine.get(name) for name in ("gpu", "driver", "cuda")
-    ]
-    read = [
-        change for change in found.changes if change.figure == "context_bytes" and change.base and change.new
-    ]
-    if not any(apart) or not read:
-        return None
-    shared, short = without_shared([change.row for change in read])
-    return Table(
-        caption=f"CUDA contexts after the training steps{shared}; in {BYTES_NOTE}; growth in bytes",
-        columns=("row", "base", "new", "growth"),
-        rows=tuple(
-            (name, figure(change, change.base), figure(change, change.new), growth(change))
-            for name, change in zip(short, read, strict=True)
-        ),
-    )
-
-
-def _machine_text(name: str, value: Any) -> str:
-    if value is None:
-        return "none or not stored"
-    if name == "cpu":
-        return f"{value.get('brand_raw') or 'not named'}, {value.get('count') or 'unknown number of'} cores"
-    return gb(value, 2).removesuffix(" GB") if name == "gpu_total_bytes" else str(value)
-
-
-def _busy(found: Comparison) -> Table | None:
-    """Step times of two machines with what the GPU did meanwhile: a slower processor is no slower GPU."""
-    apart = found.base_machine.get("gpu") != found.new_machine.get("gpu")
-    apart = apart or found.base_machine.get("cpu") != found.new_machine.get("cpu")
-    if not apart or not found.busy:
-        return None
-    shared, short = without_shared([pair.row for pair in found.busy])
-    return Table(
-        caption=f"Step times on different machines{shared}; ms (milliseconds) a step; ratio is new / base; "
-        "where the GPU is busy for a small share, the processor sets the time",
-        columns=("row", "base", "new", "ratio", "GPU busy, base", "GPU busy, new"),
-        rows=tuple(
-            (
-                name,
-                ms(pair.base_s),
-                ms(pair.new_s),
-                f"{pair.new_s / pair.base_s:.3f}",
-                _share(pair.base_busy_share),
-                _share(pair.new_busy_share),
-            )
-            for name, pair in zip(short, found.busy, strict=True)
-        ),
-    )
-
-
-def _share(value: float | None) -> str:
-    return "not read" if value is None else percent(value)
+    return f"{verdict}: {said}; base {', '.join(found.base)}; new {', '.join(found.new)}"
 
 
 def closing(found: Comparison) -> list[str]:
@@ -255,19 +29,17 @@ def closing(found: Comparison) -> list[str]:
     bytes_judged = [c for c in found.of("same", "worse", "better") if "_bytes" in c.figure]
     exact = [change for change in bytes_judged if change.why.startswith("exact")]
     agree = sum(change.base == change.new for change in exact)
+    unjudged = sum(not (change.is_time or change.is_no_longer_read) for change in found.of("shown"))
     lines = [
         f"{len(found.of('same'))} figures did not change beyond their tolerance and are not listed; "
-        f"{len([c for c in found.of('shown') if not _is_time(c)])} more in bytes are not gated or were "
-        "read on one side only."
+        f"{unjudged} more in bytes are not gated or were read on the new side only."
     ]
     if exact:
         lines.append(f"Of {len(exact)} figures in bytes that should agree exactly, {agree} do.")
     undecided = found.of("undecided")
     if undecided:
-        rows = [
-            c.would_catch for c in undecided if c.would_catch is not None and not c.figure.endswith("_ratio")
-        ]
-        least = f" (the least that would be caught in one row: {percent(min(rows))})" if rows else ""
+        caught = [c.would_catch for c in undecided if c.would_catch and not c.figure.endswith("_ratio")]
+        least = f" (the least that would be caught in one row: {percent(min(caught))})" if caught else ""
         lines.append(
             f"{len(undecided)} times are undecided: noise could hide a slow-down that matters{least}."
         )
@@ -276,24 +48,8 @@ def closing(found: Comparison) -> list[str]:
 
 def markdown(found: Comparison) -> str:
     """The comparison for a pull request."""
-    blocks = [f"**{_escape(headline(found))}**", *(markdown_table(table) for table in tables(found))]
-    return "\n\n".join([*blocks, *(_escape(line) for line in closing(found))]) + "\n"
-
-
-def markdown_table(table: Table) -> str:
-    """One table as Markdown; its caption stands above it."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
-
-    rule = "|" + "|".join(
-        "---" if place < table.label_columns else "---:" for place in range(len(table.columns))
-    )
-    return "\n".join([f"{_escape(table.caption)}\n", line(table.columns), rule + "|", *map(line, table.rows)])
-
-
-def _escape(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "|*_`<>[]\\" else letter for letter in text)
+    blocks = [f"**{escape_markdown(headline(found))}**", *(markdown_table(table) for table in tables(found))]
+    return "\n\n".join([*blocks, *(escape_markdown(line) for line in closing(found))]) + "\n"
 
 
 def as_json(found: Comparison, exit_code: int) -> str:

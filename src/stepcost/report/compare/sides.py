@@ -1,20 +1,39 @@
-"""The gate: two sides of saved runs in, every difference with a verdict out. Prints nothing.
-
-Shared by ``python -m reports compare`` and by the pytest flag
-``--memory-compare-fail``.
-"""
+"""Two sides of saved runs in, every difference with a verdict out; prints nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from stepcost.report.compare.byte_verdicts import of_bytes, of_fit, of_search
-from stepcost.report.compare.matching import all_named, join_tried, label, nearest, rows_by_key
-from stepcost.report.compare.result import CannotCompareError, Comparison, Rules, Unmatched
-from stepcost.report.compare.time_verdicts import busy_pairs, of_time
+from stepcost.report.compare.matching import (
+    Pair,
+    RowsByKey,
+    all_named,
+    join_tried,
+    label,
+    nearest,
+    rows_by_key,
+)
+from stepcost.report.compare.result import BUILD, CannotCompareError, Change, Comparison, Unmatched
+from stepcost.report.compare.times import FALSE_ALARM, SMALLEST_EFFECT, busy_pairs, of_time
+from stepcost.report.compare.tolerances import DEFAULT_RULES, FieldRule, of_bytes, of_fit, of_search
 from stepcost.report.load import Run
 from stepcost.report.rows import Row
+from stepcost.report.units import listed
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is gated, and how closely."""
+
+    memory: tuple[FieldRule, ...] = DEFAULT_RULES
+    smallest_effect: float = SMALLEST_EFFECT
+    """Share by which a step must be slower to matter."""
+    false_alarm: float = FALSE_ALARM
+    """Probability of any false alarm on times in one comparison of whole runs."""
+    gone_is_worse: bool = True
+    gate_time: bool = True
 
 
 def compare_sides(base: Sequence[Run], new: Sequence[Run], rules: Rules | None = None) -> Comparison:
@@ -29,15 +48,23 @@ def compare_sides(base: Sequence[Run], new: Sequence[Run], rules: Rules | None =
     old_rows, new_rows = rows_by_key(base, named), rows_by_key(new, named)
     join_tried(old_rows, new_rows)
     join_tried(new_rows, old_rows)
-    both = [key for key in old_rows if key in new_rows]
-    gone = [old_rows[key][0] for key in old_rows if key not in new_rows]
-    added = [new_rows[key][0] for key in new_rows if key not in old_rows]
-    if not both:
+    pairs = [(old_rows[key], new_rows[key]) for key in old_rows if key in new_rows]
+    gone, added = _without_partner(old_rows, new_rows), _without_partner(new_rows, old_rows)
+    if not pairs:
         raise CannotCompareError(_nothing_in_common(gone, added))
-    pairs = [(old_rows[key], new_rows[key]) for key in both]
-    changes = [change for pair in pairs for change in of_bytes(*pair, base_machine, new_machine, rules)]
-    changes += [change for pair in pairs for change in (*of_fit(*pair), *of_search(*pair))]
-    times, notes = of_time(pairs, base_machine, new_machine, rules)
+    changes: list[Change] = []
+    for pair in pairs:
+        olds, news = (list(side.values()) for side in pair)
+        changes += of_bytes(olds, news, base_machine, new_machine, rules.memory)
+        changes += [*of_fit(olds, news), *of_search(olds, news)]
+    times, notes = of_time(
+        pairs,
+        base,
+        new,
+        gate=rules.gate_time,
+        smallest_effect=rules.smallest_effect,
+        false_alarm=rules.false_alarm,
+    )
     return Comparison(
         base=tuple(run.label for run in base),
         new=tuple(run.label for run in new),
@@ -52,15 +79,19 @@ def compare_sides(base: Sequence[Run], new: Sequence[Run], rules: Rules | None =
     )
 
 
+def _without_partner(rows: RowsByKey, others: RowsByKey) -> list[Row]:
+    return [next(iter(rows[key].values())) for key in rows if key not in others]
+
+
 def _one_machine(runs: Sequence[Run]) -> Mapping[str, Any]:
     """What the runs of a side share; repetitions must be of one machine and build."""
     first = runs[0]
     for run in runs[1:]:
-        names = ("gpu", "compute_capability", "torch", "cudnn", "driver")
-        apart = [name for name in names if first.machine.get(name) != run.machine.get(name)]
+        apart = [word for name, word in BUILD.items() if first.machine.get(name) != run.machine.get(name)]
         if apart:
             raise CannotCompareError(
-                f"{first.label} and {run.label} are no repetitions of one build: other {', '.join(apart)}"
+                f"{first.label} and {run.label} cannot stand on one side: they were made with a different "
+                f"{listed(apart)}"
             )
     return first.machine
 
@@ -86,19 +117,19 @@ def _of_the_runs(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
     for run in (*base, *new):
         failed = run.session.get("failed") or []
         if failed:
-            listed = "1 test" if len(failed) == 1 else f"{len(failed)} tests"
+            number = "1 test" if len(failed) == 1 else f"{len(failed)} tests"
             tests = ", ".join(str(one.get("test")) for one in failed[:3])
-            notes.append(f"{run.label}: {listed} of that session failed ({tests})")
+            notes.append(f"{run.label}: {number} of that session failed ({tests})")
     return notes
 
 
-def _other_models(pairs: Iterable[tuple[list[Row], list[Row]]]) -> list[str]:
+def _other_models(pairs: Iterable[Pair]) -> list[str]:
     """A model that kept its name and not its parameters."""
+    firsts = [[next(iter(side.values())) for side in pair] for pair in pairs]
     names = {
-        f"{olds[0].get('model')} has {olds[0]['parameters']:,} parameters on one side and "
-        f"{news[0]['parameters']:,} on the other: the model itself changed"
-        for olds, news in pairs
-        if olds[0].get("parameters") and news[0].get("parameters")
-        if olds[0]["parameters"] != news[0]["parameters"]
+        f"{old.get('model')} has {old['parameters']:,} parameters on one side and "
+        f"{new['parameters']:,} on the other: the model itself changed"
+        for old, new in firsts
+        if old.get("parameters") and new.get("parameters") and old["parameters"] != new["parameters"]
     }
     return sorted(names)

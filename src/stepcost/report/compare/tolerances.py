@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -11,6 +11,8 @@ from typing import Any
 
 from stepcost.ledger import Ledger
 from stepcost.reading import PHASES
+from stepcost.report.compare.matching import label
+from stepcost.report.compare.result import ONE_SIDE_ONLY, Change, Verdict
 from stepcost.report.rows import Row
 from stepcost.report.units import MB, MIB
 from stepcost.row import ROW, Gpu
@@ -24,6 +26,9 @@ COMPARED_UNITS = ("bytes", "J")
 
 SAME_BUILD = ("compute_capability", "torch", "cudnn")
 SAME_DRIVER = ("gpu", "driver", "cuda")
+
+SEARCH_PERCENT = 1
+"""The search for the largest batch ends when its failing neighbour is this close."""
 
 FIELDS: dict[str, Field] = {
     **{
@@ -148,3 +153,81 @@ def default_tolerance(
 def differing(names: Iterable[str], base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Those of ``names`` that differ or are unknown on a side: unknown is not the same."""
     return [name for name in names if base.get(name) is None or base.get(name) != new.get(name)]
+
+
+def of_bytes(
+    olds: Sequence[Row],
+    news: Sequence[Row],
+    base_machine: Mapping[str, Any],
+    new_machine: Mapping[str, Any],
+    rules: Sequence[FieldRule],
+) -> Iterator[Change]:
+    """Compare every figure in bytes of one row; of repetitions the largest counts."""
+    before, after = ([figures(row) for row in rows] for rows in (olds, news))
+    for name in sorted(set().union(*before, *after)):
+        base, new = (
+            max((one[name] for one in side if name in one), default=None) for side in (before, after)
+        )
+        if base is None or new is None:
+            if all_fit(olds, news):
+                yield change_of(olds[0], name, (base, new), "shown", ONE_SIDE_ONLY)
+            continue
+        rule = rule_for(name, rules)
+        tolerance, why = default_tolerance(name, [*olds, *news], base_machine, new_machine)
+        if rule is not None and rule.tolerance is not None and tolerance is not None:
+            tolerance, why = rule.tolerance, "as asked"
+        verdict: Verdict = "same"
+        if tolerance is None or rule is None:
+            verdict, why = "same" if base == new else "shown", why if rule else "not gated"
+        else:
+            if abs(new - base) > tolerance.allowed_bytes(base):
+                verdict = "worse" if new > base else "better"
+            why = f"{tolerance} ({why})"
+        yield change_of(olds[0], name, (base, new), verdict, why)
+
+
+def of_fit(olds: Sequence[Row], news: Sequence[Row]) -> Iterator[Change]:
+    """Say whether a configuration that used to fit no longer does, or now does."""
+    fitted, fits = all_fit(olds), all_fit(news)
+    if fitted != fits:
+        reason = next((row["reason"] for row in (*news, *olds) if row.get("reason")), "out of memory")
+        yield change_of(
+            olds[0], "fits", (float(fitted), float(fits)), "worse" if fitted else "better", reason
+        )
+
+
+def of_search(olds: Sequence[Row], news: Sequence[Row]) -> Iterator[Change]:
+    """Compare the largest batches: a smaller one is worse, none at all the worst.
+
+    Of repetitions the smallest counts.
+    """
+    for name in ("largest_batch", "largest_batch_at_full_speed"):
+        base, new = _smallest(name, olds), _smallest(name, news)
+        if base is None or new is None:
+            if base != new and all_fit(olds, news):
+                yield change_of(olds[0], name, (base, new), "shown", ONE_SIDE_ONLY)
+            continue
+        verdict: Verdict = "same"
+        if 100 * abs(new - base) > SEARCH_PERCENT * base:
+            verdict = "worse" if new < base else "better"
+        why = f"{SEARCH_PERCENT} %, as the search resolves" if base and new else "no batch trained"
+        yield change_of(olds[0], name, (base, new), verdict, why)
+
+
+def _smallest(name: str, rows: Sequence[Row]) -> int | None:
+    """Find the smallest of the repetitions: 0 where no batch trained, ``None`` where nobody searched."""
+    # Without a largest batch at full speed, steps were not timed: only of the batch itself is none an answer.
+    found = [row[name] or 0 for row in rows if row.get(name) or (name == "largest_batch" and name in row)]
+    return min(found, default=None)
+
+
+def all_fit(*sides: Iterable[Row]) -> bool:
+    """Whether none of these rows ran out of memory."""
+    return all(row.get("fits") is not False for rows in sides for row in rows)
+
+
+def change_of(
+    row: Row, figure: str, values: tuple[float | None, float | None], verdict: Verdict, why: str
+) -> Change:
+    """Name one figure of a row with its values on the base and the new side and what is said of them."""
+    return Change(label(row), row.get("question"), figure, *values, verdict, why)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepcost.report.compare import show
+from stepcost.report.compare.change_tables import tables
 from stepcost.report.compare.matrix import DEFAULT_MATRIX, matrix
 from stepcost.report.compare.result import CannotCompareError, Comparison
 from stepcost.report.compare.sides import compare_sides
@@ -38,7 +39,7 @@ def of_sides(base: Sequence[Run], new: Sequence[Run], found: Comparison) -> Acro
     return _across(
         "The comparison",
         show.headline(found),
-        show.tables(found),
+        tables(found),
         show.closing(found),
         [ratios(found), metrics_over_runs([*base, *new]), accuracy_by_engine([*base, *new])],
     )

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from stepcost.report.compare.matching import without_shared
 from stepcost.report.compare.result import Change, Comparison
-from stepcost.report.compare.show import without_shared
 from stepcost.report.page.drawing import Plot, finish, new_figure, style
 from stepcost.report.page.palette import GREEN, GREY, INK, RED
 
@@ -67,7 +67,7 @@ def ratios(found: Comparison) -> Plot | str:
 
 
 def _unit(change: Change) -> str | None:
-    if change.figure.endswith(("_s", "_ratio")):
+    if change.is_time:
         return "time"
     return "bytes" if "_bytes" in change.figure else None
 

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stepcost.report.compare.noise import busy_s, step_s
+from stepcost.report.compare.time_figures import busy_s, step_s
 from stepcost.report.load import Run
 from stepcost.report.page.drawing import WIDTH_IN, Plot, finish, label_at, plain_numbers, short, style
 from stepcost.report.page.palette import batch_line, numbered_line

@@ -23,7 +23,7 @@ from stepcost.report.page.plots_memory import memory_by_optimizer, memory_over_b
 from stepcost.report.page.plots_steps import step_by_engine, step_time_over_batch_size
 from stepcost.report.page.writeup import compared_with_writeup
 from stepcost.report.said import Answer
-from stepcost.report.tables import Table
+from stepcost.report.tables import Table, escape_markdown, markdown_table
 
 PLOTS = (
     memory_by_optimizer,
@@ -128,15 +128,10 @@ def _markdown() -> Environment:
         finalize=lambda value: value if isinstance(value, Markup) else escape_markdown(str(value))
     )
     environment.filters["as_is"] = Markup  # what a macro returns is escaped already
+    environment.filters["table"] = lambda table: Markup(markdown_table(table))
     return environment
 
 
 def _environment(**escaping: Any) -> Environment:
     loader = PackageLoader("stepcost.report.page", ".")
     return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, **escaping)
-
-
-def escape_markdown(text: str) -> str:
-    """Write the text as Markdown that shows it unchanged."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$#@])", r"\\\1", text)
