@@ -13,9 +13,9 @@ from stepcost.activations import LOSS, ModuleActivations, Owner, by_module, prin
 from stepcost.allocator.history import History, HistoryUnavailable
 from stepcost.catalog.cards import CARDS
 from stepcost.measure import activations as measured
-from stepcost.predict.command import main
 from stepcost.predict.prediction import predict_in_full
 from stepcost.request import Request
+from tests.command import predict
 
 MIB = 2**20
 CONV, BN = Owner("conv", "Conv2d"), Owner("bn", "BatchNorm2d")
@@ -63,7 +63,7 @@ def test_without_a_gpu_nothing_is_measured(
     """The measuring command refuses, and names the one that predicts; so it does for a wrong row."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for row, message in (
-        ("resnet18:sgd:4:32", "fixtures.predict"),
+        ("resnet18:sgd:4:32", "stepcost predict"),
         ("resnet18", "is not MODEL"),
         ("resnet18:sdg:4:32", "unknown optimizer 'sdg'; it takes sgd, "),
         ("resnet18:sgd:0:32", "1 or more"),
@@ -126,11 +126,11 @@ def test_what_does_not_fit_has_no_modules() -> None:
 def test_the_command_lists_modules_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     """In JSON all of them, which add up; without the flag nothing of them."""
     arguments = ["resnet18", "--batch-size", "2", "--json"]
-    main([*arguments, "--activations"])
+    predict([*arguments, "--activations"])
     answer = json.loads(capsys.readouterr().out)
     assert sum(one["kept_bytes"] for one in answer["activations_by_module"]) == answer["activation_bytes"]
     assert answer["activations_by_module"][0].keys() == {"module", "class", "kept_bytes"}
-    main(arguments)
+    predict(arguments)
     assert "activations_by_module" not in json.loads(capsys.readouterr().out)
 
 

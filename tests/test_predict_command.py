@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from stepcost.predict.command import main
+from tests.command import predict
 
 
 def test_json_is_one_object_with_the_names_of_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard output is one JSON object and nothing else, under the stored names."""
     assert (
-        main(["small-cnn", "--optimizer", "adam", "--batch-size", "8", "--gpu", "h100-80gb", "--json"]) == 0
+        predict(["small-cnn", "--optimizer", "adam", "--batch-size", "8", "--gpu", "h100-80gb", "--json"])
+        == 0
     )
     out, err = capsys.readouterr()
     answer = json.loads(out)
@@ -37,12 +38,12 @@ def test_the_error_to_expect_is_said_where_runs_can_tell(capsys: pytest.CaptureF
         "--json",
         "--torch",
     ]
-    main([*where, "2.15.0+cu132"])
+    predict([*where, "2.15.0+cu132"])
     assert json.loads(capsys.readouterr().out)["expected_error"] is None
-    main([*where, "2.11.0+cu130"])
+    predict([*where, "2.11.0+cu130"])
     low, high = json.loads(capsys.readouterr().out)["expected_error"]["peak_allocated_bytes"]
     assert low <= 0 <= high
-    main(["small-cnn", "--batch-size", "8", "--gpu", "t4", "--json"])
+    predict(["small-cnn", "--batch-size", "8", "--gpu", "t4", "--json"])
     assert json.loads(capsys.readouterr().out)["expected_error"] is None
 
 
@@ -50,7 +51,7 @@ def test_an_estimate_has_a_wider_range_the_more_is_estimated(capsys: pytest.Capt
     """Recorded workspaces, those of another batch size and those of other convolutions, in this order."""
     widths = []
     for model, batch in (("resnet18", "8"), ("resnet18", "9"), ("small-cnn", "8")):
-        main([model, "--batch-size", batch, "--gpu", "h100-80gb", "--torch", "2.11", "--json"])
+        predict([model, "--batch-size", batch, "--gpu", "h100-80gb", "--torch", "2.11", "--json"])
         low, high = json.loads(capsys.readouterr().out)["expected_error"]["peak_allocated_bytes"]
         widths.append(high - low)
     assert widths == sorted(set(widths))
@@ -58,22 +59,22 @@ def test_an_estimate_has_a_wider_range_the_more_is_estimated(capsys: pytest.Capt
 
 def test_the_table_says_which_mib(capsys: pytest.CaptureFixture[str]) -> None:
     """What people read has its unit."""
-    assert main(["small-cnn", "--batch-size", "8"]) == 0
+    assert predict(["small-cnn", "--batch-size", "8"]) == 0
     assert "2**20" in capsys.readouterr().out
 
 
 def test_the_largest_batch_is_named_or_bounded(capsys: pytest.CaptureFixture[str]) -> None:
     """On a measured card it is a number; on another it is null, with a bound and a likely range."""
     ask = ["small-cnn", "--image-size", "224", "--largest-batch", "--json", "--gpu"]
-    main([*ask, "h100-80gb"])
+    predict([*ask, "h100-80gb"])
     answer = json.loads(capsys.readouterr().out)
     assert 0 < answer["largest_batch"] <= answer["largest_batch_at_most"]
-    main([*ask, "t4"])
+    predict([*ask, "t4"])
     answer = json.loads(capsys.readouterr().out)
     assert answer["largest_batch"] is None
     low, high = answer["largest_batch_likely"]
     assert 0 < low < high < answer["largest_batch_at_most"]
-    main(["small-cnn", "--image-size", "224", "--largest-batch", "--gpu", "t4"])
+    predict(["small-cnn", "--image-size", "224", "--largest-batch", "--gpu", "t4"])
     assert (
         f"at most {answer['largest_batch_at_most']:,}; likely {low:,} to {high:,}" in capsys.readouterr().out
     )
@@ -84,7 +85,7 @@ def test_the_end_of_the_search_keeps_the_prediction(
 ) -> None:
     """Where more images fit than the search looks at, it says at least how many, and all else too."""
     monkeypatch.setattr("stepcost.predict.largest.MOST", 128)
-    assert main(["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--largest-batch"]) == 0
+    assert predict(["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--largest-batch"]) == 0
     out, err = capsys.readouterr()
     assert "at least 128, where the search ends" in out
     assert "peak reserved" in out
@@ -104,14 +105,14 @@ def test_the_exit_code_says_whether_it_fits(
     arguments: list[str], code: int, fits: bool | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """0 where it fits or no card is named, 1 where it does not or that cannot be said."""
-    assert main(["small-cnn", "--batch-size", "8", *arguments, "--json"]) == code
+    assert predict(["small-cnn", "--batch-size", "8", *arguments, "--json"]) == code
     assert json.loads(capsys.readouterr().out)["fits"] is fits
 
 
 def test_the_context_that_was_never_measured_is_not_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """A step that takes all of an unmeasured card is not said to fit; the sentence says what is unknown."""
     step = ["resnet50", "--optimizer", "adam", "--image-size", "224", "--batch-size", "292"]
-    assert main([*step, "--gpu", "rtx4090"]) == 1
+    assert predict([*step, "--gpu", "rtx4090"]) == 1
     out = capsys.readouterr().out
     assert "It fits" not in out
     line = next(line for line in out.splitlines() if "cannot be said" in line)
@@ -122,14 +123,14 @@ def test_the_context_that_was_never_measured_is_not_nothing(capsys: pytest.Captu
 def test_the_first_line_says_what_it_was_validated_with(capsys: pytest.CaptureFixture[str]) -> None:
     """Card, torch and cuDNN of the runs; of another torch that it was not, and what changed since."""
     ask = ["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--torch"]
-    main([*ask, "2.11"])
+    predict([*ask, "2.11"])
     first = capsys.readouterr().out.splitlines()[0]
     assert first == "Validated with runs on NVIDIA H100 80GB HBM3, torch 2.11 and cuDNN 9.19."
-    main([*ask, "2.15"])
+    predict([*ask, "2.15"])
     first = capsys.readouterr().out.splitlines()[0]
     for part in ("torch 2.11 and cuDNN 9.19", "not with torch 2.15", "gives its workspaces back"):
         assert part in first
-    main([*ask, "2.15", "--json"])
+    predict([*ask, "2.15", "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert answer["validated"] is False
     assert answer["validated_with"]["torch"] == "2.11"
@@ -151,7 +152,7 @@ def test_no_narrow_range_where_it_does_not_fit(capsys: pytest.CaptureFixture[str
     ]
     lows = []
     for size in ("8", "3000000"):
-        main([*ask, size])
+        predict([*ask, size])
         lows.append(json.loads(capsys.readouterr().out)["expected_error"]["peak_reserved_bytes"][0])
     assert lows[1] < lows[0] == 0
 
@@ -169,7 +170,7 @@ def test_what_a_model_prints_does_not_spoil_the_object(
         "    return build_model('small-cnn', num_classes=num_classes, image_size=32)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert main(["talker:build", "--json"]) == 0
+    assert predict(["talker:build", "--json"]) == 0
     out, err = capfd.readouterr()
     assert json.loads(out)["model"] == "talker:build"
     assert "imported" in err
@@ -182,7 +183,7 @@ def test_what_a_model_prints_does_not_spoil_the_object(
         (["resnet999"], "unknown model 'resnet999'"),
         (["small-cnn", "--optimizer", "sdg"], "unknown optimizer 'sdg'"),
         (["small-cnn", "--gpu", "h100"], "did you mean h100-80gb?"),
-        (["small-cnn", "--batch-size", "0"], "'0' is not a whole number from 1 on"),
+        (["small-cnn", "--batch-size", "0"], "'0' is not a whole number of 1 or more"),
         (["small-cnn", "--batch-size", "many"], "'many' is not a whole number"),
         (["small-cnn", "--largest-batch"], "--largest-batch needs --gpu"),
         (["small-cnn", "--torch", "new"], "'new' is not a torch version"),
@@ -195,10 +196,46 @@ def test_nonsense_is_one_line_and_status_2(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A wrong request gets one clear line on standard error, nothing on standard output, and exit 2."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
+    assert predict(arguments) == 2
     out, err = capsys.readouterr()
-    assert caught.value.code == 2
     assert out == ""
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_lists_are_answered_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """Several optimizers, batch sizes and cards are one object with a prediction for each combination."""
+    asked = ["small-cnn", "--optimizers", "sgd,adam", "--batch-sizes", "4,8", "--gpu", "h100-80gb,h200-141gb"]
+    assert predict([*asked, "--torch", "2.11", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["predictions"]
+    told = [(one["optimizer"], one["batch_size"], one["gpu"]) for one in found]
+    assert len(set(told)) == len(told) == 8
+    assert all(one["peak_reserved_bytes"] > 0 for one in found)
+
+
+def test_own_models_and_optimizers_are_found_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model in a file and an optimizer in a module are taken from the current directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_model.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))\n"
+    )
+    (tmp_path / "mine_lion.py").write_text(
+        "import torch\n"
+        "class Lion(torch.optim.Optimizer):\n"
+        "    def __init__(self, params, lr=1e-4): super().__init__(params, {'lr': lr})\n"
+        "    @torch.no_grad()\n"
+        "    def step(self):\n"
+        "        for group in self.param_groups:\n"
+        "            for p in group['params']:\n"
+        "                m = self.state[p].setdefault('m', torch.zeros_like(p))\n"
+        "                p.sub_(torch.sign(m * 0.9 + p.grad * 0.1), alpha=group['lr'])\n"
+        "                m.mul_(0.99).add_(p.grad, alpha=0.01)\n"
+    )
+    asked = ["./mine_model.py:build", "--image-size", "8", "--batch-size", "2", "--json"]
+    assert predict([*asked, "--optimizer", "mine_lion:Lion"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameter_bytes"] == 4 * (3 * 8 * 8 * 10 + 10)
+    assert found["optimizer_state_bytes"] == found["parameter_bytes"]  # one moment each

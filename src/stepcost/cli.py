@@ -1,39 +1,220 @@
-"""``python -m reports``: one subcommand per module; without one, the report of the runs named."""
+"""``stepcost``: one command, with a subcommand for each question that needs no pytest."""
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import json
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-USAGE = """\
-python -m reports list                            the saved runs
-python -m reports RUN [RUN ...] [--out DIR]       a report of them: report.html, report.md and plots
-python -m reports compare BASE NEW                what got worse; exit code 1 if anything did
-python -m reports compare 'torch*'                several runs side by side, in tables and plots
+from stepcost.catalog.cards import CARDS, find_card
+from stepcost.request import Request
+from stepcost.settings import FLAGS, Flag, Reader, names_of, whole
 
-A RUN is a name (run1), a number (0001) or a path; compare takes patterns too."""
+WRONG_REQUEST = 2
+"""Exit code of a request that makes no sense."""
 
 
-def main(arguments: list[str]) -> int:
-    """Run one subcommand. Returns its exit code: 0 done, 2 could not."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    # Each subcommand is imported only when it is asked for: `list` starts without jinja2 and matplotlib.
-    if arguments[0] == "list":
-        from stepcost.report import listing  # noqa: PLC0415
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
 
-        return listing.main(arguments[1:])
-    if arguments[0] == "compare":
-        from stepcost.report.compare import command as compare  # noqa: PLC0415
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
-        return compare.main(arguments[1:])
-    from stepcost.report import command as report  # noqa: PLC0415
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_REQUEST, f"{self.prog}: {message}\n")
 
-    return report.main(arguments)
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the subcommand that the arguments name; return its exit code."""
+    parser = _Parser(prog="stepcost", description="What does a training step cost?")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_predict, _add_report, _add_compare, _add_list, _add_record):
+        add(commands)
+    options = parser.parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], int] = options.run_command
+        return run(options)
+    except ValueError as error:
+        options.parser.error(str(error))
+    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
+        pass
+    return 0
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> _Parser:
+    parser: _Parser = commands.add_parser(name, help=help, description=help)
+    parser.set_defaults(run_command=run, parser=parser)
+    return parser
+
+
+def _add_flag(parser: _Parser, field: str, *, default: str | None, help: str | None = None) -> None:
+    """Add a flag of the suite, under the same names and with the same checks."""
+    flag: Flag = FLAGS[field]
+    text = (help or flag.help) + ("" if default is None else f" (default: {default})")
+    parser.add_argument(
+        *flag.names, dest=field, default=default, metavar=flag.metavar, help=text.replace("%", "%%")
+    )
+
+
+def _value(options: argparse.Namespace, field: str, read: Reader | None = None) -> Any:
+    """Check what was given for a flag. Raises ``ValueError`` in one line that names it."""
+    flag = FLAGS[field]
+    reader = read or flag.read
+    text = getattr(options, field)
+    return text if reader is None or text is None else reader(flag.names[0], text)
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "predict",
+        _predict,
+        "Predict what a training step costs in memory, without a GPU. Exit code: 0 it fits (or no card is "
+        "named), 1 it does not or that cannot be said, 2 a wrong request.",
+    )
+    parser.add_argument("model", metavar="MODEL", help=FLAGS["model"].help)
+    _add_flag(parser, "optimizers", default="sgd", help="comma-separated, or a class: package.module:Class")
+    _add_flag(parser, "batch_sizes", default="64")
+    _add_flag(parser, "image_size", default="32")
+    parser.add_argument("--num-classes", default="10", metavar="N", help="classes (default: %(default)s)")
+    _add_flag(
+        parser, "card", default=None, help=f"where it would run: comma-separated, from {', '.join(CARDS)}"
+    )
+    parser.add_argument("--torch", metavar="VERSION", help="with which torch (default: the one installed)")
+    parser.add_argument(
+        "--largest-batch", action="store_true", help="also the largest batch that fits the card"
+    )
+    parser.add_argument(
+        "--activations", action="store_true", help="also which modules keep most for backward"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+
+
+def _predict(options: argparse.Namespace) -> int:
+    cards = _value(options, "card", names_of(CARDS)) or (None,)
+    asked = [
+        Request(
+            model=options.model,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            image_size=_value(options, "image_size"),
+            num_classes=whole(1)("--num-classes", options.num_classes),
+        )
+        for optimizer, batch_size in itertools.product(
+            _value(options, "optimizers"), _value(options, "batch_sizes")
+        )
+    ]
+    from stepcost.predict.answer import answer, print_answer  # noqa: PLC0415 (torch: --help does without)
+    from stepcost.predict.torch_versions import installed_torch  # noqa: PLC0415
+
+    found = [
+        answer(
+            request,
+            find_card(card) if card else None,
+            torch_version=options.torch or installed_torch(),
+            activations=options.activations,
+            largest=options.largest_batch,
+        )
+        for request, card in itertools.product(asked, cards)
+    ]
+    if options.json:
+        fields = [one.fields for one in found]
+        print(json.dumps(fields[0] if len(fields) == 1 else {"predictions": fields}))
+    else:
+        for one in found:
+            print_answer(one)
+    return max(one.exit_code for one in found)
+
+
+def _add_storage(parser: _Parser) -> None:
+    from stepcost.report.find import STORAGE  # noqa: PLC0415 (keeps the import of predictions light)
+
+    parser.add_argument(
+        "--storage",
+        metavar="DIR",
+        default=STORAGE,
+        help="where the runs were saved, as for --benchmark-storage (default: %(default)s)",
+    )
+
+
+def _add_report(commands: Any) -> None:
+    from stepcost.report.command import OUT  # noqa: PLC0415 (keeps the import of predictions light)
+
+    parser = _command(
+        commands, "report", _report, "Write the page of saved runs: report.html, report.md and plots."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a name (run1), a number (0001) or a path")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="DIR", help="folder to write to (default: %(default)s)"
+    )
+    _add_storage(parser)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from stepcost.report.command import report  # noqa: PLC0415 (see above)
+
+    return report(options.runs, options.out, options.storage)
+
+
+def _add_compare(commands: Any) -> None:
+    from stepcost.report.compare.command import DESCRIPTION, EPILOG, add_arguments  # noqa: PLC0415 (see above)
+
+    parser = _command(commands, "compare", _compare, DESCRIPTION)
+    parser.epilog = EPILOG
+    add_arguments(parser)
+    _add_storage(parser)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from stepcost.report.compare.command import compare  # noqa: PLC0415 (see above)
+
+    return compare(options)
+
+
+def _add_list(commands: Any) -> None:
+    parser = _command(commands, "list", _list, "List the saved runs.")
+    _add_storage(parser)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from stepcost.report.command import list_runs  # noqa: PLC0415 (see above)
+
+    return list_runs(options.storage)
+
+
+def _add_record(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "record",
+        _record,
+        "Record on this machine's GPU the workspaces of a model's convolutions, which predictions need.",
+    )
+    parser.add_argument("rows", nargs="*", metavar="MODEL:IMAGE_SIZE")
+    parser.add_argument("--keys", type=Path, help="a file of convolutions, as --list prints them")
+    _add_flag(parser, "batch_sizes", default="4,16,64,256,1024")
+    parser.add_argument("--limit-s", type=float, default=120.0, help="stop recording after so many seconds")
+    parser.add_argument("--fallbacks", action="store_true", help="also what large workspaces fall back to")
+    parser.add_argument("--list", action="store_true", help="only print the convolutions; needs no GPU")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the table goes (default: the package)")
+
+
+def _record(options: argparse.Namespace) -> int:
+    from stepcost.predict.record import convolutions_named, record_table  # noqa: PLC0415 (imports torch)
+
+    found = convolutions_named(options.rows, options.keys)
+    if options.list:
+        sys.stdout.writelines(f"{one.key}\n" for one in found)
+        return 0
+    from stepcost.predict.workspaces import TABLES  # noqa: PLC0415 (see above)
+
+    asked = {"limit_s": options.limit_s, "fallbacks": options.fallbacks, "folder": options.out or TABLES}
+    print(record_table(found, _value(options, "batch_sizes"), **asked))
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
-        sys.exit(0)
+    sys.exit(main())

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from stepcost.predict.convolution import Convolution
-from stepcost.predict.record import convolutions_named, main
+from stepcost.predict.record import convolutions_named
+from tests.command import stepcost
 
 
 def test_convolutions_are_listed_and_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The list that is printed is a file of keys, and names each convolution once."""
-    assert main(["--list", "small-cnn:32", "small-cnn:32"]) == 0
+    assert stepcost(["record", "--list", "small-cnn:32", "small-cnn:32"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     keys = tmp_path / "keys.txt"
@@ -25,7 +26,7 @@ def test_convolutions_are_listed_and_read_back(tmp_path: Path, capsys: pytest.Ca
     [
         (["resnet18"], "'resnet18' is not MODEL:IMAGE_SIZE"),
         (["--keys", "missing.txt"], "missing.txt is no file of convolutions"),
-        (["small-cnn:32", "--batches", "4,x"], "'x'"),
+        (["small-cnn:32", "--batch-sizes", "4,x"], "'x'"),
         (["small-cnn:32"], "needs a GPU"),
     ],
 )
@@ -34,7 +35,7 @@ def test_a_wrong_request_is_one_line(
 ) -> None:
     """What cannot be recorded is one line on standard error and status 2."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert main(arguments) == 2
+    assert stepcost(["record", *arguments]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
-from stepcost import cli as command_line
 from stepcost.report import find
 from stepcost.report.answers import answers
 from stepcost.report.load import load
@@ -21,6 +20,7 @@ from stepcost.report.page.drawing import Plot
 from stepcost.report.page.plots_memory import memory_over_batch_size
 from stepcost.report.page.write import PLOTS, write_report
 from stepcost.report.page.writeup import writeup_figures
+from tests.command import stepcost
 from tests.report.synthetic import rows_of, save, synthetic_run
 
 ROOT = Path(__file__).parents[2]
@@ -186,16 +186,14 @@ def test_list_loads_no_plotting(tmp_path: Path) -> None:
     assert not {"matplotlib", "jinja2", "numpy", "torch"} & set(modules.split())
 
 
-@pytest.mark.parametrize("arguments", [["nope"], ["--nope"], ["list", "x"], ["run1", "--out"]])
+@pytest.mark.parametrize(
+    "arguments", [["nope"], ["--nope"], ["list", "x"], ["report", "nope"], ["report", "run1", "--out"]]
+)
 def test_wrong_commands_are_one_line(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A wrong command is one line on standard error and exit code 2."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(find, "REFERENCE", tmp_path)
-    try:
-        code: object = command_line.main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
+    assert stepcost(arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

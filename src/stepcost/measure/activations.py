@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     if min(request.batch_size, request.image_size) < 1:
         parser.error(f"{options.row!r}: batch and image size are 1 or more")
     if not torch.cuda.is_available():
-        parser.error("there is no GPU here; python -m fixtures.predict --activations predicts without one")
+        parser.error("there is no GPU here; stepcost predict --activations does without one")
     from stepcost.measure.configuration import WARM_UP_STEPS, Configuration  # noqa: PLC0415 (starts NVML)
 
     now = time.perf_counter()

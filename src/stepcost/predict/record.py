@@ -1,14 +1,12 @@
 """Record the workspaces of convolutions on a GPU.
 
-``python -m stepcost.predict.record MODEL:IMAGE_SIZE ... --batches 4,8,16`` runs every distinct
-convolution of those models alone, in each direction, and writes what it took beyond its output to
-a table, keyed by compute capability, cuDNN version and convolution. Nothing of the run that is
+Every distinct convolution of some models is run alone, in each direction; what it took beyond its output
+goes to a table, keyed by compute capability, cuDNN version and convolution. Nothing of the run that is
 predicted later is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterable
@@ -182,35 +180,3 @@ def record_table(
     table.save(folder / name)
     cells = sum(len(row) for row in table.convolutions.values())
     return f"{name}: {cells} rows in {time.perf_counter() - started:.1f} s"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Record a table on this machine's GPU; return the exit status: 0, or 2 for a wrong request."""
-    parser = argparse.ArgumentParser(prog="python -m stepcost.predict.record", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="MODEL:IMAGE_SIZE")
-    parser.add_argument("--keys", type=Path, help="a file of convolutions, as --list prints them")
-    parser.add_argument("--batches", default="4,16,64,256,1024", help="batch sizes, separated by commas")
-    parser.add_argument("--limit-s", type=float, default=120.0, help="stop recording after so many seconds")
-    parser.add_argument("--fallbacks", action="store_true", help="also what large workspaces fall back to")
-    parser.add_argument("--list", action="store_true", help="only print the convolutions; needs no GPU")
-    parser.add_argument(
-        "--out", type=Path, default=TABLES, help="folder of the table; what is in the suite's own is kept"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        found = convolutions_named(options.rows, options.keys)
-        if options.list:
-            sys.stdout.writelines(f"{one.key}\n" for one in found)
-            return 0
-        batches = [int(batch) for batch in options.batches.split(",")]
-        sys.stdout.write(f"{len(found)} distinct convolutions at {len(batches)} batch sizes\n")
-        asked = {"limit_s": options.limit_s, "fallbacks": options.fallbacks, "folder": options.out}
-        sys.stdout.write(f"{record_table(found, batches, **asked)}\n")
-    except ValueError as error:
-        sys.stderr.write(f"{parser.prog}: {error}\n")
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from stepcost.report.find import STORAGE, load_runs, saved_files
 from stepcost.report.load import LoadError, load, split_name
@@ -16,24 +14,24 @@ OUT = Path("reports") / "out"
 """Where the report goes unless told otherwise; git ignores it."""
 
 
-def list_runs() -> int:
+def list_runs(storage: str = STORAGE) -> int:
     """Print the table of saved runs. Returns 0, the exit code."""
-    files = saved_files()
+    files = saved_files(storage=storage)
     if files:
         print_table(_table_of(files), sys.stdout)
     else:
-        print(f"Nothing is saved in {STORAGE} yet: pytest benchmarks/ --benchmark-save=run1 saves a run.")
+        print(f"Nothing is saved in {storage} yet: pytest benchmarks/ --benchmark-save=run1 saves a run.")
     return 0
 
 
-def report(names: list[str], out: Path) -> int:
+def report(names: list[str], out: Path = OUT, storage: str = STORAGE) -> int:
     """Write the report of the runs called ``names`` into ``out``, and print where its page is.
 
     Returns the exit code: 0, or 2 with one line on standard error where a run
     is not found or ``out`` cannot be written to.
     """
     try:
-        runs = load_runs(names)
+        runs = load_runs(names, storage=storage)
         # Imported here, so that a misspelt name is answered without loading matplotlib.
         from stepcost.report.page.write import write_report  # noqa: PLC0415
 
@@ -66,23 +64,3 @@ def _row(path: Path) -> tuple[str, ...]:
     except LoadError as error:
         return (place, name, str(error).partition(": ")[2], "", "")
     return (place, name, run.gpu, run.torch, run.date or "not stored")
-
-
-class _OneLine(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage text."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"stepcost report: {message}\n")
-
-
-def main(arguments: list[str]) -> int:
-    """Take the arguments of ``report``. Returns its exit code."""
-    parser = _OneLine(
-        prog="stepcost report", description="Write the report of saved runs.", allow_abbrev=False
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a name (run1), a number (0001) or a path")
-    parser.add_argument(
-        "--out", type=Path, default=OUT, metavar="DIR", help="folder to write to (%(default)s)"
-    )
-    chosen = parser.parse_args(arguments)
-    return report(chosen.runs, chosen.out)

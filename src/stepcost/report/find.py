@@ -20,12 +20,16 @@ LONGEST = 100
 """Letters of a wrong name that are compared with those of the runs."""
 
 
-def saved_files(root: Path = Path()) -> list[Path]:
-    """Every saved run: those under ``root/.benchmarks`` by machine and number, then the reference runs."""
-    return [*sorted((root / STORAGE).glob("*/*.json")), *sorted(REFERENCE.glob("*.json"))]
+def saved_files(root: Path = Path(), storage: str = STORAGE) -> list[Path]:
+    """List every saved run: those in ``storage`` (under ``root``) by machine and number, then the references.
+
+    ``storage`` is a folder, or ``file://`` and a folder, as for pytest-benchmark.
+    """
+    folder = root / storage.removeprefix("file://")
+    return [*sorted(folder.glob("*/*.json")), *sorted(REFERENCE.glob("*.json"))]
 
 
-def find_run(name: str, root: Path = Path()) -> Path:
+def find_run(name: str, root: Path = Path(), storage: str = STORAGE) -> Path:
     """Find the one saved run called ``name``.
 
     It takes a path, a number (``0001`` or ``1``), a name (``run1``), or both
@@ -37,9 +41,9 @@ def find_run(name: str, root: Path = Path()) -> Path:
         if _is_file(as_path):
             return as_path
         if "/" in name:
-            raise LoadError(f"no file {text(name)!r}; {_known(name, saved_files(root))}")
+            raise LoadError(f"no file {text(name)!r}; {_known(name, saved_files(root, storage), storage)}")
         name = name.removesuffix(".json")
-    files = saved_files(root)
+    files = saved_files(root, storage)
     matches = [path for path in files if _answers_to(path, name)]
     if len(matches) == 1:
         return matches[0]
@@ -49,12 +53,12 @@ def find_run(name: str, root: Path = Path()) -> Path:
         )
     if _is_file(as_path):
         return as_path
-    raise LoadError(f"no saved run {text(name)!r}; {_known(name, files)}")
+    raise LoadError(f"no saved run {text(name)!r}; {_known(name, files, storage)}")
 
 
-def load_runs(names: list[str], root: Path = Path()) -> list[Run]:
+def load_runs(names: list[str], root: Path = Path(), storage: str = STORAGE) -> list[Run]:
     """Load the runs called ``names``, in order. Raises `LoadError` as `find_run` and `load` do."""
-    return [load(find_run(name, root)) for name in names]
+    return [load(find_run(name, root, storage)) for name in names]
 
 
 def is_pattern(name: str) -> bool:
@@ -62,7 +66,7 @@ def is_pattern(name: str) -> bool:
     return any(letter in name for letter in "*?[")
 
 
-def runs_named(name: str, root: Path = Path()) -> list[Run]:
+def runs_named(name: str, root: Path = Path(), storage: str = STORAGE) -> list[Run]:
     """Every run that answers to a name, number, path or pattern (``base*``, ``runs/base*.json``).
 
     A pattern is tried on names, on numbers with names, and on paths. Runs are
@@ -70,11 +74,11 @@ def runs_named(name: str, root: Path = Path()) -> list[Run]:
     `LoadError` with one line that lists the candidates.
     """
     if not is_pattern(name):
-        return [load(find_run(name, root))]
-    files = saved_files(root)
+        return [load(find_run(name, root, storage))]
+    files = saved_files(root, storage)
     matches = [path for path in files if _fits(path, name)] or _on_disk(name, root)
     if not matches:
-        raise LoadError(f"no saved run fits {text(name)!r}; {_known(name, files)}")
+        raise LoadError(f"no saved run fits {text(name)!r}; {_known(name, files, storage)}")
     return [load(path) for path in sorted(matches, key=_as_counted)]
 
 
@@ -92,10 +96,10 @@ def _answers_to(path: Path, name: str) -> bool:
     return number is not None and name.isdecimal() and len(name) < 10 and int(number) == int(name)
 
 
-def _known(name: str, files: list[Path]) -> str:
+def _known(name: str, files: list[Path], storage: str) -> str:
     """Say which runs there are, the likest to ``name`` first."""
     if not files:
-        return f"nothing is saved in {STORAGE} yet (pytest benchmarks/ --benchmark-save=run1 saves a run)"
+        return f"nothing is saved in {storage} yet (pytest benchmarks/ --benchmark-save=run1 saves a run)"
     from difflib import SequenceMatcher  # noqa: PLC0415 (needed only where a name is wrong)
 
     def unlike(path: Path) -> float:

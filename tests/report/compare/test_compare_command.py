@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepcost.cli import main
 from stepcost.report.compare.tolerances import DEFAULT_FIELDS
+from tests.command import stepcost
 from tests.report.compare.saved import changed, engine_run, plain_run, save, slower, without
 
 Compare = Callable[..., tuple[int, str, str]]
@@ -28,7 +28,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def run(new: Any, *flags: str, base: Any = BASE) -> tuple[int, str, str]:
         save(base, tmp_path, "0001_base")
         save(new, tmp_path, "0002_new")
-        code = main(["compare", "base", "new", *flags])
+        code = stepcost(["compare", "base", "new", *flags])
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -224,7 +224,7 @@ def test_wrong_arguments_are_one_line(
 ) -> None:
     """Wrong names list the candidates, wrong flags say what they take; exit code 2, no traceback."""
     compare(BASE)
-    assert main(["compare", *arguments]) == 2
+    assert stepcost(["compare", *arguments]) == 2
     errors = capsys.readouterr().err
     assert said in errors
     assert errors.count("\n") == 1
@@ -250,7 +250,7 @@ def test_no_value_in_a_file_makes_it_crash(compare: Compare, fields: dict[str, A
 def test_several_runs_stand_side_by_side(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
     """A pattern of several runs gives one table over runs and judges nothing."""
     compare(changed(BASE, 0, tensor_bytes=5_000_000))
-    assert main(["compare", "*"]) == 0
+    assert stepcost(["compare", "*"]) == 0
     output = capsys.readouterr().out
     assert "0001_base" in output
     assert "5.0" in output
@@ -339,7 +339,7 @@ def test_side_by_side_shows_every_kind_of_result(
     base = changed(base, 2, question="3b", timed="training run", train_s=2.0, epochs=[{"test_accuracy": 0.5}])
     new = changed(changed(slower(base, 1.5), 3, largest_batch=900), 2, epochs=[{"test_accuracy": 0.25}])
     compare(without(new, 0), base=base)
-    assert main(["compare", "000?_*"]) == 0
+    assert stepcost(["compare", "000?_*"]) == 0
     output = " ".join(capsys.readouterr().out.split())
     for said in ("step, ms 50.2 75.3", "largest batch 1,000 900", "test accuracy 50.0 % 25.0 %", "no row"):
         assert said in output

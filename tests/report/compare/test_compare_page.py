@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from stepcost.cli import main
 from stepcost.report.compare.result import Comparison
 from stepcost.report.compare.sides import compare_sides
 from stepcost.report.load import load
 from stepcost.report.page.palette import GREEN, GREY, RED
 from stepcost.report.page.plots_compare import MOST_ROWS, ratios
 from stepcost.report.page.plots_runs import metrics_over_runs
+from tests.command import stepcost
 from tests.report.compare.saved import changed, engine_run, plain_run, save, slower
 
 BASE = plain_run()
@@ -91,7 +91,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_out_writes_tables_before_plots(folder: Path) -> None:
     """``compare --out`` keeps its exit code and writes a page: verdict, every table, then both plots."""
-    assert main(["compare", "base", "new", "--out", "page"]) == 1
+    assert stepcost(["compare", "base", "new", "--out", "page"]) == 1
     page = (folder / "page" / "report.html").read_text()
     assert page.index("WORSE") < page.index("<table") < page.rindex("</table>") < page.index("<svg")
     assert page.count("<svg") == 2
@@ -104,14 +104,14 @@ def test_out_writes_tables_before_plots(folder: Path) -> None:
 
 def test_without_out_a_gate_writes_nothing(folder: Path) -> None:
     """Two sides are judged without touching the disk."""
-    assert main(["compare", "base", "third"]) == 0
+    assert stepcost(["compare", "base", "third"]) == 0
     assert [path.name for path in folder.iterdir()] == [".benchmarks"]
 
 
 def test_a_page_that_cannot_be_written_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file where the folder should be is exit code 2 and one line."""
     (folder / "taken").touch()
-    assert main(["compare", "base", "third", "--out", "taken/page"]) == 2
+    assert stepcost(["compare", "base", "third", "--out", "taken/page"]) == 2
     errors = capsys.readouterr().err
     assert "cannot write" in errors
     assert errors.count("\n") == 1
@@ -119,7 +119,7 @@ def test_a_page_that_cannot_be_written_is_one_line(folder: Path, capsys: pytest.
 
 def test_side_by_side_is_tabulated_and_plotted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Several runs give the tables on the screen and a page with the same and the plots."""
-    assert main(["compare", "000?_*"]) == 0
+    assert stepcost(["compare", "000?_*"]) == 0
     said = capsys.readouterr()
     for column in ("0001_base", "0002_new", "0003_third"):
         assert column in said.out
@@ -130,7 +130,7 @@ def test_side_by_side_is_tabulated_and_plotted(folder: Path, capsys: pytest.Capt
 
 def test_the_report_of_two_runs_says_what_got_worse_first(folder: Path) -> None:
     """``reports base new`` starts with the verdict; each run's answers come before its plots."""
-    assert main(["base", "new", "--out", "page"]) == 0
+    assert stepcost(["report", "base", "new", "--out", "page"]) == 0
     page = (folder / "page" / "report.html").read_text()
     assert page.index("WORSE") < page.index("<svg") < page.index("<article")
     for section in page.split("<article")[1:]:
@@ -143,7 +143,7 @@ def test_the_report_of_two_unlike_runs_shows_both(folder: Path) -> None:
     for place in range(4):
         other = changed(other, place, model="another")
     save(other, folder, "0004_other")
-    assert main(["base", "other", "--out", "page"]) == 0
+    assert stepcost(["report", "base", "other", "--out", "page"]) == 0
     assert "side by side" in (folder / "page" / "report.html").read_text()
 
 

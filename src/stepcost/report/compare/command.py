@@ -1,4 +1,4 @@
-"""What got worse between saved runs, on the command line; the exit code can stand in CI."""
+"""What ``compare`` does: say what got worse between saved runs, with an exit code that can stand in CI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from stepcost.report.compare import show
 from stepcost.report.compare.change_tables import tables
@@ -39,31 +39,13 @@ class _UsageError(Exception):
     """Arguments that cannot be followed; its text is one line."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(COULD_NOT, f"compare: {message}\n")
-
-
-def main(arguments: list[str]) -> int:
-    """Compare the runs named. Returns 0 nothing worse, 1 something worse, 2 could not compare."""
-    parser = _Parser(prog="python -m reports compare", description=DESCRIPTION, epilog=EPILOG)
-    add_arguments(parser)
-    try:
-        options = parser.parse_args(arguments)
-    except SystemExit as stopped:  # --help, or an error of which argparse has said what is wrong
-        return int(stopped.code or 0)
-    return compare(options)
-
-
 def compare(options: argparse.Namespace) -> int:
     """Compare the runs that the options of `add_arguments` name, and print what was found.
 
     Returns 0 nothing worse, 1 something worse, 2 could not compare, with one line on standard error.
     """
     try:
-        sides = [runs_named(name) for name in options.run]
+        sides = [runs_named(name, storage=options.storage) for name in options.run]
         if len(sides) == 2:
             return _judge(sides[0], sides[1], options)
         if len(sides) == 1 and not is_pattern(options.run[0]):
