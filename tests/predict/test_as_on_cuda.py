@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from stepcost.predict.as_on_cuda import RULES, as_on_cuda
+from stepcost.predict.as_on_cuda import as_on_cuda
 from stepcost.predict.indexing import sort_bytes
+from stepcost.predict.rules import RULES
 from stepcost.predict.tape import ALLOC, FREE, Tape
 from stepcost.reading import BACKWARD
 

@@ -20,7 +20,8 @@ from stepcost.activations import Owner, watched
 from stepcost.catalog.models import build_model
 from stepcost.catalog.optimizers import build_optimizer, find_optimizer, takes
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
-from stepcost.predict.as_on_cuda import RULES, as_on_cuda
+from stepcost.predict.as_on_cuda import as_on_cuda
+from stepcost.predict.rules import RULES
 from stepcost.predict.tape import Event, Tape
 from stepcost.reading import FORWARD
 from stepcost.request import Request
