@@ -13,4 +13,4 @@ def test_largest_batch_that_trains(largest_batch, session):
 def test_largest_batch_predicted(predicted_largest_batch):
     """3a. Without a GPU: which batch would the card of --gpu train?"""
     largest = predicted_largest_batch()
-    assert largest is not None, "not even one image would fit"
+    assert largest.largest_batch_at_most != 0, "not even one image would fit"

@@ -54,6 +54,11 @@ def duration(value_s: float) -> str:
     return ms(value_s) if value_s < 1 else seconds(value_s)
 
 
+def joules(value_j: float) -> str:
+    """Energy as ``7.50 J``."""
+    return f"{significant(value_j)} J"
+
+
 def percent(fraction: float) -> str:
     """Write a fraction between 0 and 1 as ``91.2 %``."""
     return f"{100 * fraction:.1f} %"

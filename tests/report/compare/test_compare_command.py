@@ -366,5 +366,5 @@ def test_more_gpu_work_of_a_captured_step_is_shown_from_one_run_a_side(compare: 
             new = changed(new, place, **{field: factor * value_s})
         code, output, _ = compare(new, base=ENGINES)
         assert code == 0
-        shown = output.partition("Times that are not gated")[2].partition("All timed steps")[0]
+        shown = output.partition("Not gated, and different")[2].partition("All timed steps")[0]
         assert (field in shown) is seen

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stepcost.report.compare.matching import without_shared
 from stepcost.report.compare.result import BUILD, Change, Comparison, Unmatched
 from stepcost.report.tables import Table
-from stepcost.report.units import BYTES_NOTE, count, gb, mb_number, ms, percent
+from stepcost.report.units import BYTES_NOTE, count, gb, joules, mb_number, ms, percent
+from stepcost.schema import unit_of
 
 
 def tables(found: Comparison) -> list[Table]:
@@ -17,7 +18,7 @@ def tables(found: Comparison) -> list[Table]:
     shown = [
         change
         for change in found.of("shown")
-        if change.figure.endswith("_s") and change.new is not None and _beyond_noise(change)
+        if "_bytes" not in change.figure and change.new is not None and _beyond_noise(change)
     ]
     if busy is not None:  # which has the step times
         shown = [change for change in shown if change.figure != "step_s"]
@@ -27,7 +28,7 @@ def tables(found: Comparison) -> list[Table]:
         _changes("Better", found.of("better")),
         _unmatched("New: rows that the base lacks", found.added),
         _changes("No longer read: the base has the figure, the new side lacks it", found.no_longer_read()),
-        _changes("Times that are not gated, and differ by more than their noise", shown),
+        _changes("Not gated, and different (times by more than their noise)", shown),
         _common(found),
         _machines(found),
         _contexts(found),
@@ -78,9 +79,9 @@ def figure(change: Change, value: float | None) -> str:
         return "none"
     if change.figure.endswith("_ratio"):
         return ""
-    if change.figure.endswith("_s"):
-        return ms(value)
-    return mb_number(value) if "_bytes" in change.figure else count(value)
+    written: dict[str, Callable[[float], str]] = {"s": ms, "bytes": mb_number, "J": joules}
+    unit = "bytes" if "_bytes" in change.figure else unit_of(change.figure)
+    return written.get(unit, count)(value)
 
 
 def ratio(change: Change) -> str:

@@ -11,11 +11,13 @@ from stepcost.report.load import Run
 from stepcost.report.rows import CONFIGURATION, Row, configuration, having
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.report.units import BYTES_NOTE, count, mb_number, ms, percent, seconds, significant
+from stepcost.report.units import BYTES_NOTE, count, duration, mb_number, percent, significant
 from stepcost.row import ROW, Epoch, Stats
-from stepcost.schema import Field, fields_of
+from stepcost.schema import UNITS, Field, fields_of
 from stepcost.search import Trial
 
+SAID_BY_CELLS = ("", "bytes", "s", "share")
+"""Units that a cell or the caption says; any other is in the heading."""
 UNITS_NOTE = f"in {BYTES_NOTE}, s = seconds, ms = milliseconds"
 SAID_BY_THE_LABEL = (*CONFIGURATION, "name", "fullname", "question", "timed", "schema_version")
 
@@ -62,11 +64,6 @@ def shown(one: Field, value: Any) -> str:
     return count(value) if isinstance(value, int) else significant(value, 4)
 
 
-def duration(value_s: float) -> str:
-    """Write milliseconds below one second, else seconds."""
-    return ms(value_s) if value_s < 1 else seconds(value_s)
-
-
 def _of_question(question: str, rows: list[Row]) -> Table:
     own = [row for row in rows if row.get("question") == question and not row.get("trials")]
     columns = [_WHO, *(_column(one) for name, one in ROW.items() if name not in SAID_BY_THE_LABEL)]
@@ -84,14 +81,16 @@ def _table(caption: str, rows: list[Row], columns: list[Column]) -> Table:
     )
 
 
-def _heading(name: str) -> str:
-    return name.removesuffix("_bytes").removesuffix("_s").removesuffix("_share").replace("_", " ")
+def _heading(one: Field) -> str:
+    ending = next((ending for ending in UNITS if one.unit and one.name.endswith(ending)), "")
+    words = one.name.removesuffix("" if ending == "seconds" else ending).replace("_", " ")
+    return f"{words} ({one.unit})" if one.unit not in SAID_BY_CELLS else words
 
 
 def _column(one: Field, within: Callable[[Row], Mapping[str, Any]] = lambda row: row) -> Column:
     is_table = one.parts is not None  # of its own, or shown by an answer
     return Column(
-        _heading(one.name), lambda row: "" if is_table else shown(one, (within(row) or {}).get(one.name))
+        _heading(one), lambda row: "" if is_table else shown(one, (within(row) or {}).get(one.name))
     )
 
 
