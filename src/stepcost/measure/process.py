@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,6 +30,7 @@ from stepcost.failures import (
     ChildDied,
     ChildFailed,
     ChildHung,
+    ChildKilled,
     Failure,
     OutOfMemory,
     classify,
@@ -37,6 +39,8 @@ from stepcost.failures import (
 
 START_LIMIT_S = 180.0
 """Time limit of the first answer: a cold machine may spend a minute importing torch."""
+END_LIMIT_S = 10.0
+"""Time limit of a killed child's end: one that waits inside the driver may never end."""
 
 Progress = Callable[[Any], None]
 
@@ -118,14 +122,28 @@ class Worker:
         return self._receive(method, time_limit_s or self.time_limit_s, on_progress)
 
     def close(self) -> None:
-        """End the child, wait until it is gone, and remove its log."""
+        """End the child, wait until it is gone, and remove its log; warns where it would not end."""
         self._pipe.close()
         if self._process.pid is not None:
             self._process.join(timeout=5)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+            if not self._kill():
+                warnings.warn(f"{self.name}: {self._would_not_end}", RuntimeWarning, stacklevel=2)
         Path(self._log).unlink(missing_ok=True)
+
+    def _kill(self) -> bool:
+        """Kill the child; whether it has ended within ``END_LIMIT_S``."""
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(timeout=END_LIMIT_S)
+        if not self._process.is_alive():
+            return True
+        # At exit multiprocessing waits without limit for every child that it knows.
+        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        return False
+
+    @property
+    def _would_not_end(self) -> str:
+        return f"process {self.pid} was killed and would not end; it may still hold memory of the GPU"
 
     def __enter__(self) -> Worker:
         return self
@@ -139,11 +157,8 @@ class Worker:
         while True:
             try:
                 if not self._ready.poll(time_limit_s * 1e3):
-                    self._process.kill()
-                    self._process.join()
-                    raise ChildHung(
-                        f"{self.name}.{method}: no answer within {time_limit_s:g} s; the child was killed"
-                    )
+                    end = "the child was killed" if self._kill() else self._would_not_end
+                    raise ChildHung(f"{self.name}.{method}: no answer within {time_limit_s:g} s; {end}")
                 kind, value = pickle.loads(self._pipe.recv_bytes())
             except (EOFError, OSError):
                 raise self._died(method) from None
@@ -163,16 +178,15 @@ class Worker:
     def _died(self, method: str) -> ChildDied:
         self._process.join(timeout=10)
         code = self._process.exitcode
-        if code is not None and code < 0:
-            how = f"killed by {signal.Signals(-code).name}"
-            if code == -signal.SIGKILL:
-                how += " (the system kills so where host memory runs out)"
+        kind = ChildDied
+        if code == -signal.SIGKILL:
+            kind, how = ChildKilled, "was killed by SIGKILL (the system kills so where host memory runs out)"
+        elif code is not None and code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
         else:
             how = f"ended by itself with exit code {code}"
         last = _last_line(self._log)
-        return ChildDied(
-            f"{self.name}.{method}: the child was {how}" + (f"; its last line: {last}" if last else "")
-        )
+        return kind(f"{self.name}.{method}: the child {how}" + (f"; its last line: {last}" if last else ""))
 
 
 def _last_line(path: str) -> str:
@@ -208,15 +222,16 @@ def _serve(pipe: Connection, log: str, job: str, arguments: tuple[Any, ...], req
         send(("answer", None))
         while True:
             method, values = pickle.loads(pipe.recv_bytes())
+            enter_phase(method.replace("_", " "))
             answer = getattr(built, method)(*values)
             if isinstance(answer, Generator):
                 answer = yield_from(answer, lambda value: send(("progress", value)))
             send(("answer", answer))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         with contextlib.suppress(OSError):
-            send(("failure", classify(error, STARTED.get("phase", "start"))))
+            send(("failure", classify(error, STARTED.get("phase", "start"), free_gpu_bytes())))
     finally:
         sys.stdout.flush()
         # A context in which CUDA failed can hang in its own tear-down; the driver frees all on exit.
@@ -228,8 +243,19 @@ STARTED: dict[str, Any] = {}
 
 
 def enter_phase(phase: str) -> None:
-    """Say, in the child, what it does from now on: a failure names it."""
+    """Say, in the child, what it does from now on: a failure names it. A call begins as its method's name."""
     STARTED["phase"] = phase
+
+
+def free_gpu_bytes() -> int | None:
+    """Return what is free on this process's GPU; ``None`` without one, or where CUDA is broken."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    try:
+        return int(torch.cuda.mem_get_info()[0])
+    except RuntimeError:  # after a failed assertion on the GPU nothing can be asked any more
+        return None
 
 
 def yield_from(generator: Iterator[Any], report: Progress) -> Any:
