@@ -10,7 +10,6 @@ a workspace.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -25,7 +24,8 @@ from stepcost.predict.rules import RULES
 from stepcost.predict.tape import Event, Tape
 from stepcost.reading import FORWARD
 from stepcost.request import Request
-from stepcost.step import TrainingStep, bytes_of
+from stepcost.step import TrainingStep
+from stepcost.tensors import count_step
 
 STEPS = 3
 """Two to warm up and the steady one that is read, as on a GPU."""
@@ -46,9 +46,8 @@ class Trace:
     """Allocation id to what is known to live there."""
     owners: dict[int, Owner] = field(default_factory=dict)
     """Allocation id to the module in whose forward it was made."""
-    parameters: int = 0
-    tensor_bytes: dict[str, int] = field(default_factory=dict)
-    """Bytes of the tensors (not rounded) by kind, and of the optimizer's ``scalar`` state."""
+    counted: dict[str, int] = field(default_factory=dict)
+    """What ``count_step`` counts of the tensors: not rounded."""
 
 
 def trace_run(request: Request, steps: int = STEPS) -> Trace:
@@ -114,32 +113,13 @@ def _trace(model: nn.Module, request: Request, steps: int) -> Trace:
                     STATE, (value for state in step.optimizer.state.values() for value in state.values())
                 )
         trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners)
-        _count(trace, step, (images, labels))
+        trace.counted = count_step(step, (images, labels))
         tape.events = []  # what is freed from here on is the tracing's own end
         del first
         return trace
     finally:
         if collecting:
             gc.enable()
-
-
-def _count(trace: Trace, step: TrainingStep, batch: Iterable[torch.Tensor]) -> None:
-    parameters = [parameter for parameter in step.model.parameters() if parameter.requires_grad]
-    shaped: list[torch.Tensor] = []
-    scalars: list[torch.Tensor] = []
-    for parameter, state in step.optimizer.state.items():
-        for value in state.values():
-            if isinstance(value, torch.Tensor):
-                (shaped if value.shape == parameter.shape else scalars).append(value)
-    trace.parameters = sum(parameter.numel() for parameter in parameters)
-    trace.tensor_bytes = {
-        PARAMETER: bytes_of(parameters),
-        BUFFER: bytes_of(step.model.buffers()),
-        GRADIENT: bytes_of(parameter.grad for parameter in parameters),
-        STATE: bytes_of(shaped),
-        "scalar": bytes_of(scalars),
-        INPUT: bytes_of(batch),
-    }
 
 
 def _optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
