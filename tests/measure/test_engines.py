@@ -37,7 +37,7 @@ def step_on(monkeypatch):
         torch.manual_seed(0)
         request = Request(model=STAND_IN, optimizer=optimizer, batch_size=8, engine="tried", device="cpu")
         model = build_model(STAND_IN, num_classes=10, image_size=32).train()
-        images = launch.arranged(torch.randn(8, 3, 32, 32), "tried")
+        images = torch.randn(8, 3, 32, 32).contiguous(memory_format=launch.memory_format("tried"))
         return launch.build_step(request, model), images, torch.arange(8)
 
     return build

@@ -14,15 +14,15 @@ import torch
 
 from stepcost.allocator.history import HistoryUnavailable, peak_of
 from stepcost.catalog.engines import ENGINES
-from stepcost.catalog.models import prebuilt_model
 from stepcost.ledger import Ledger
 from stepcost.measure import nvml
-from stepcost.measure.launch import Launch, arranged, build_step
+from stepcost.measure.launch import Launch, build_step, memory_format
 from stepcost.measure.process import STARTED, enter_phase
 from stepcost.measure.recording import record_step
 from stepcost.reading import FORWARD, PHASES, Moment, Reading
 from stepcost.request import Request
 from stepcost.tensors import count_step
+from stepcost.workload import workload_of
 
 WARM_UP_STEPS = 2
 """Steps before the steady one that is read: optimizer state does not exist before the first."""
@@ -54,7 +54,8 @@ class Configuration:
             self.moments.append(self._moment("first allocation")[0])
         self._part("context")
         enter_phase("build")
-        model = prebuilt_model(request.model, num_classes=request.num_classes, image_size=request.image_size)
+        workload = workload_of(request)
+        model = workload.build(prebuilt=True)
         self._part("build")
         enter_phase("model to the device")
         model = model.to(request.device).train()
@@ -62,9 +63,9 @@ class Configuration:
             self.moments.append(self._moment("model loaded")[0])
         self._part("to the device")
         enter_phase("batch to the device")
-        shape = (request.batch_size, 3, request.image_size, request.image_size)
-        self.images = arranged(torch.randn(shape, device=request.device), request.engine)
-        self.labels = torch.randint(request.num_classes, (request.batch_size,), device=request.device)
+        self.images, self.labels = workload.batch(
+            request.batch_size, request.device, memory_format(request.engine)
+        )
         self.training_step = build_step(request, model)
         self._launch: Launch = self._work
 

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from stepcost.catalog.datasets import Dataset, load_dataset
-from stepcost.catalog.models import parameters_by_closed_form, prebuilt_model
+from stepcost.catalog.models import parameters_by_closed_form
 from stepcost.catalog.optimizers import build_optimizer
 from stepcost.failures import classify
 from stepcost.machine import Machine, ModelInfo
@@ -19,6 +19,7 @@ from stepcost.measure import nvml
 from stepcost.measure.process import free_gpu_bytes
 from stepcost.step import bytes_of, logits_of
 from stepcost.tensors import count_parameters
+from stepcost.workload import Workload
 
 IMAGES_TRIED = 2
 """In training mode: batch norm cannot train over a single one."""
@@ -60,7 +61,8 @@ class Inspection:
 
     def model(self, name: str, num_classes: int, image_size: int) -> ModelInfo:
         """Build the model once and count it. Raises ``ValueError`` in one line where it cannot be built."""
-        model = self._built = prebuilt_model(name, num_classes=num_classes, image_size=image_size)
+        workload = Workload(model=name, num_classes=num_classes, image_size=image_size)
+        model = self._built = workload.build(prebuilt=True)
         return ModelInfo(
             name=name,
             **count_parameters(model),
@@ -84,7 +86,8 @@ class Inspection:
             raise ValueError(f"model {name!r} has no trainable parameters: there is nothing to train")
         asked = f"{IMAGES_TRIED} images of {image_size}x{image_size}"
         try:
-            images = torch.randn(IMAGES_TRIED, 3, image_size, image_size, device=device)
+            workload = Workload(model=name, num_classes=num_classes, image_size=image_size)
+            images, _ = workload.batch(IMAGES_TRIED, device)
             output = model.to(device)(images)
         except (Exception, SystemExit) as error:
             failure = classify(error, "forward", free_gpu_bytes())

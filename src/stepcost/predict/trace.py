@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from stepcost.activations import Owner, watched
-from stepcost.catalog.models import build_model
 from stepcost.catalog.optimizers import build_optimizer, find_optimizer, takes
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
 from stepcost.predict.as_on_cuda import as_on_cuda
@@ -26,6 +25,7 @@ from stepcost.reading import FORWARD
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 from stepcost.tensors import count_step
+from stepcost.workload import workload_of
 
 STEPS = 3
 """Two to warm up and the steady one that is read, as on a GPU."""
@@ -74,12 +74,12 @@ def trace_run(request: Request, steps: int = STEPS) -> Trace:
 
 def _build_on_meta(request: Request) -> nn.Module:
     """Build the model without spending time on weights; builders that read values get real ones."""
-    options = {"num_classes": request.num_classes, "image_size": request.image_size}
+    workload = workload_of(request)
     try:
         with torch.device("meta"):
-            return build_model(request.model, **options)
+            return workload.build()
     except (RuntimeError, ValueError):
-        return build_model(request.model, **options).to("meta")
+        return workload.build().to("meta")
 
 
 def _trace(model: nn.Module, request: Request, steps: int) -> Trace:
@@ -92,9 +92,7 @@ def _trace(model: nn.Module, request: Request, steps: int) -> Trace:
             # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
             model = model._apply(torch.empty_like).train()
             tape.mark(MODEL_LOADED)
-            shape = (request.batch_size, 3, request.image_size, request.image_size)
-            images = torch.empty(shape, device="meta")
-            labels = torch.empty(request.batch_size, dtype=torch.int64, device="meta")
+            images, labels = workload_of(request).batch(request.batch_size, "meta")
             tape.mark(BATCH_LOADED)
             tape.know(PARAMETER, model.parameters())
             tape.know(BUFFER, model.buffers())
