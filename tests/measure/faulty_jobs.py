@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stepcost.measure.process import enter_phase
+from stepcost.measure.child import enter_phase
 
 
 class Faulty:

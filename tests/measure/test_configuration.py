@@ -9,8 +9,8 @@ import torch
 from stepcost.allocator.history import HistoryUnavailable
 from stepcost.catalog.models import STAND_IN
 from stepcost.measure import configuration, nvml
+from stepcost.measure.child import STARTED
 from stepcost.measure.configuration import Configuration
-from stepcost.measure.process import STARTED
 from stepcost.request import Request
 
 

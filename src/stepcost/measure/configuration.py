@@ -16,8 +16,8 @@ from stepcost.allocator.history import HistoryUnavailable, peak_of
 from stepcost.catalog.engines import ENGINES
 from stepcost.ledger import Ledger
 from stepcost.measure import nvml
+from stepcost.measure.child import STARTED, enter_phase
 from stepcost.measure.launch import Launch, build_step, memory_format
-from stepcost.measure.process import STARTED, enter_phase
 from stepcost.measure.recording import record_step
 from stepcost.reading import FORWARD, PHASES, Moment, Reading
 from stepcost.request import Request

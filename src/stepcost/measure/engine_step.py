@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from stepcost.catalog.engines import ENGINES
+from stepcost.measure.child import enter_phase
 from stepcost.measure.configuration import Configuration
 from stepcost.measure.launch import capture, warm_up
-from stepcost.measure.process import enter_phase
 from stepcost.reading import FORWARD
 from stepcost.step import bytes_of
 from stepcost.tensors import count_step

@@ -16,7 +16,7 @@ from stepcost.catalog.optimizers import build_optimizer
 from stepcost.failures import classify
 from stepcost.machine import Machine, ModelInfo
 from stepcost.measure import nvml
-from stepcost.measure.process import free_gpu_bytes
+from stepcost.measure.child import free_gpu_bytes
 from stepcost.step import bytes_of, logits_of
 from stepcost.tensors import count_parameters
 from stepcost.workload import Workload

@@ -3,25 +3,21 @@
 The server (the standard library's *forkserver*) has torch and torchvision imported and
 has never touched CUDA, so that each child gets a fresh CUDA context without a fresh
 import. Requests and answers are plain data over a private pipe; what a child prints
-goes to a log of its own, whose last line is quoted where the child dies.
+goes to a log of its own, whose last line is quoted where the child dies. What runs in
+the child is ``stepcost.measure.child``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import importlib
 import multiprocessing
 import os
 import pickle
 import select
 import signal
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,9 +29,9 @@ from stepcost.failures import (
     ChildKilled,
     Failure,
     OutOfMemory,
-    classify,
     first_line,
 )
+from stepcost.measure.child import serve
 
 START_LIMIT_S = 180.0
 """Time limit of the first answer: a cold machine may spend a minute importing torch."""
@@ -85,7 +81,7 @@ class Worker:
         os.close(log)
         self.requested_at = time.perf_counter()
         self._process = context.Process(
-            target=_serve, args=(theirs, self._log, job, arguments, self.requested_at), daemon=True
+            target=serve, args=(theirs, self._log, job, arguments, self.requested_at), daemon=True
         )
         try:
             self._process.start()
@@ -198,70 +194,3 @@ def _last_line(path: str) -> str:
     except OSError:
         return ""
     return lines[-1].strip() if lines else ""
-
-
-def _serve(pipe: Connection, log: str, job: str, arguments: tuple[Any, ...], requested_at: float) -> None:
-    """Run in the child: build the job, then answer calls until the pipe closes."""
-    with open(log, "wb", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    # Interrupts belong to the parent, which closes the pipe and so ends this loop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What the server imported stays for good: the collector need not go through it in the middle of
-    # a timed step. (Not in the server: its exit would report all of it as leaked.)
-    gc.freeze()
-    STARTED.update(requested_at=requested_at, forked_at=time.perf_counter())
-    built: Any = None
-
-    def send(message: tuple[str, Any]) -> None:
-        pipe.send_bytes(pickle.dumps(message))
-
-    try:
-        module, _, name = job.partition(":")
-        built = getattr(importlib.import_module(module), name)(*arguments)
-        send(("answer", None))
-        while True:
-            method, values = pickle.loads(pipe.recv_bytes())
-            enter_phase(method.replace("_", " "))
-            answer = getattr(built, method)(*values)
-            if isinstance(answer, Generator):
-                answer = yield_from(answer, lambda value: send(("progress", value)))
-            send(("answer", answer))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass
-    except (Exception, SystemExit) as error:
-        with contextlib.suppress(OSError):
-            send(("failure", classify(error, STARTED.get("phase", "start"), free_gpu_bytes())))
-    finally:
-        sys.stdout.flush()
-        # A context in which CUDA failed can hang in its own tear-down; the driver frees all on exit.
-        os._exit(0)
-
-
-STARTED: dict[str, Any] = {}
-"""In the child: when it was requested and forked (clock of ``time.perf_counter``), and its phase."""
-
-
-def enter_phase(phase: str) -> None:
-    """Say, in the child, what it does from now on: a failure names it. A call begins as its method's name."""
-    STARTED["phase"] = phase
-
-
-def free_gpu_bytes() -> int | None:
-    """Return what is free on this process's GPU; ``None`` without one, or where CUDA is broken."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return None
-    try:
-        return int(torch.cuda.mem_get_info()[0])
-    except RuntimeError:  # after a failed assertion on the GPU nothing can be asked any more
-        return None
-
-
-def yield_from(generator: Iterator[Any], report: Progress) -> Any:
-    """Run ``generator`` to its end, report what it yields, and return what it returns."""
-    while True:
-        try:
-            report(next(generator))
-        except StopIteration as stop:
-            return stop.value

@@ -19,8 +19,8 @@ from stepcost.catalog.datasets import Dataset, images_per_epoch
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.schedules import SCHEDULES
+from stepcost.measure.child import enter_phase
 from stepcost.measure.launch import Launch, build_step, capture, memory_format, set_learning_rate, warm_up
-from stepcost.measure.process import enter_phase
 from stepcost.request import Request
 from stepcost.step import logits_of
 from stepcost.workload import workload_of
