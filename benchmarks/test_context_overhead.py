@@ -4,14 +4,11 @@ from dataclasses import asdict
 
 import pytest
 
-from stepcost import jobs
-from stepcost.measure.process import Worker
-
 DRIVER_SHARE = 0.02
 """NVML and torch may differ by what the driver reserves, and that is below this share of the card."""
 
 
-def test_gpu_is_one_and_the_same(benchmark, row, gpu):
+def test_gpu_is_one_and_the_same(benchmark, row, session, gpu):
     """1b. Do NVML and torch name the same card, and agree on its memory but for the driver's share?"""
     row(
         question="1b",
@@ -23,8 +20,7 @@ def test_gpu_is_one_and_the_same(benchmark, row, gpu):
         nvml_reserved_bytes=gpu.gpu_nvml_reserved_bytes,
         unread={} if gpu.driver else {"nvml_total_bytes": "; ".join(gpu.notes)},
     )
-    with Worker(jobs.INSPECTION) as worker:
-        again = benchmark.pedantic(worker.call, args=("machine", gpu.device), rounds=1)
+    again = benchmark.pedantic(session.machine_again, rounds=1)
     assert again.gpu == gpu.gpu
     if gpu.gpu_nvml_total_bytes is None:
         pytest.skip(f"NVML's total is unread: {'; '.join(gpu.notes)}")

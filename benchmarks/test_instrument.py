@@ -94,7 +94,7 @@ def test_start_of_a_configuration(benchmark, row, session, settings):
     row(question="instrument", timed="start")
     benchmark.pedantic(warm_start, rounds=3, warmup_rounds=1)
     with session.costs.of("start a fresh interpreter, to compare"):
-        fresh_s = session.fresh_interpreter_s(request)
+        fresh_s = session.instrument.fresh_interpreter_s(request)
     warm_s = benchmark.stats["median"] if benchmark.stats else None
     row(
         source="measured",

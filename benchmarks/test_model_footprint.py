@@ -1,10 +1,7 @@
 """Question 1a: how many parameters does the model have, and how large is it?"""
 
-from stepcost import jobs
-from stepcost.measure.process import Worker
 
-
-def test_parameters_and_size(benchmark, row, model, dataset, settings):
+def test_parameters_and_size(benchmark, row, session, model, dataset):
     """1a. Does counting the built model agree with the closed form, and what does it weigh?"""
     row(
         question="1a",
@@ -13,15 +10,15 @@ def test_parameters_and_size(benchmark, row, model, dataset, settings):
         model=model.name,
         num_classes=dataset.num_classes,
         parameters=model.parameters,
+        trainable_parameters=model.trainable_parameters,
+        frozen_parameters=model.frozen_parameters,
         parameters_closed_form=model.parameters_closed_form,
         parameter_bytes=model.parameter_bytes,
+        trainable_parameter_bytes=model.trainable_parameter_bytes,
         buffers=model.buffers,
         buffer_bytes=model.buffer_bytes,
     )
-    with Worker(jobs.INSPECTION) as worker:
-        rebuilt = benchmark.pedantic(
-            worker.call, args=("model", model.name, dataset.num_classes, settings.image_size), rounds=1
-        )
+    rebuilt = benchmark.pedantic(session.model_again, rounds=1)
     assert rebuilt == model
     assert model.parameters_closed_form in (model.parameters, None)
     assert model.parameter_bytes == 4 * model.parameters  # fp32

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from stepcost.allocator.history import History, save
-from stepcost.catalog.models import build_model
 from stepcost.catalog.optimizers import build_optimizer
 from stepcost.measure.recording import Recorder, known_kinds
 from stepcost.reading import PHASES
 from stepcost.step import TrainingStep
+from stepcost.workload import Workload
 
 
 def record_run(model: str, optimizer: str, batch_size: int, image_size: int, steps: int = 3) -> History:
@@ -30,14 +30,14 @@ def record_run(model: str, optimizer: str, batch_size: int, image_size: int, ste
     """
     device = torch.device("cuda:0")
     torch.manual_seed(0)
-    built = build_model(model, num_classes=10, image_size=image_size)
+    workload = Workload(model=model, num_classes=10, image_size=image_size)
+    built = workload.build()
     torch.cuda.init()
     recorder = Recorder(device)
     first = torch.zeros(1, device=device)
     built = built.to(device).train()
     recorder.mark("model")
-    images = torch.randn((batch_size, 3, image_size, image_size), device=device)
-    labels = torch.randint(10, (batch_size,), device=device)
+    images, labels = workload.batch(batch_size, device)
     recorder.mark("batch")
     training_step = TrainingStep(built, build_optimizer(optimizer, built.parameters()))
     counters: dict[str, int] = {}

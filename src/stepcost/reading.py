@@ -54,6 +54,10 @@ class Reading:
     gradient_bytes: int | None = stored(
         "bytes of the `.grad` tensors after a training step", gated=True, follows="shapes"
     )
+    without_gradient_bytes: int | None = stored(
+        "bytes of the trainable parameters that got no gradient in the step, such as auxiliary heads",
+        follows="shapes",
+    )
     optimizer_state_bytes: int | None = stored(
         "bytes of the optimizer's state tensors that have the shape of their parameter",
         gated=True,

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from stepcost.catalog.engines import ENGINES
 from stepcost.schema import REQUIRED, Count, stored
 
+MOST_SEED = 2**63 - 1
+"""The largest seed that torch takes and that numbers in a saved file can be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

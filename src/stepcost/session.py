@@ -1,14 +1,8 @@
-"""One session's measurements: inspected, measured, predicted. Knows no pytest, imports no torch."""
+"""One session of the suite: what it is about, and what it measured or predicted. Imports no torch."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +10,35 @@ from stepcost import jobs
 from stepcost.catalog.datasets import NEED_TORCH, Dataset, load_dataset
 from stepcost.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
 from stepcost.catalog.models import STAND_IN
-from stepcost.catalog.optimizers import BASE_BATCH_SIZE, find_optimizer
 from stepcost.catalog.own import is_own
-from stepcost.failures import ChildDied, ChildFailed, ChildHung, MeasureError, OutOfMemory
+from stepcost.failures import ChildFailed, MeasureError
 from stepcost.machine import Machine, ModelInfo
+from stepcost.measure.instrument import Instrument
+from stepcost.measure.measurements import Measurements, TimeRounds, least_s
 from stepcost.measure.process import Progress, Worker, warm_up_server
+from stepcost.measure.training_runs import TrainingRuns
 from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.search import PredictedLargest, Search, Trial, find_largest, guess_from_tensors
 from stepcost.settings import Settings
 
-EXACT_RATE_SHARE = 1e-6
-"""Of the learning rate, where losses are compared. At the whole rate a deep network in training multiplies
-the difference of two runs by thousands from step to step, rounding first of all. At this share it does
-not, and in fp64 what a step changes in the loss is still far above rounding."""
 NUM_CLASSES_EXPECTED = 10
 """Of both named data sets: the fork server builds the model before any data set is loaded."""
 
 
-@dataclass
-class Costs:
-    """Where the session's time goes, by part."""
-
-    parts: dict[str, list[float]] = field(default_factory=dict)
-
-    @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Add the time spent inside to ``part``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.parts.setdefault(part, []).append(time.perf_counter() - start)
-
-    def table(self) -> list[dict[str, Any]]:
-        """Parts with their seconds and how often they ran, costliest first."""
-        rows = [
-            {"part": part, "seconds": sum(spent), "times": len(spent)} for part, spent in self.parts.items()
-        ]
-        return sorted(rows, key=lambda row: -row["seconds"])
-
-
-class Session:
-    """Measures one request once a session and keeps the reading; predicts where there is no GPU."""
+class Session(Measurements):
+    """Measures each request once and keeps the reading; predicts where there is no GPU."""
 
     def __init__(self, settings: Settings) -> None:
         """Look at the machine, the model and the data set, in a child.
 
         Raises ``ValueError`` in one line where something that was asked for does not exist.
         """
+        super().__init__(settings.time_limit_s)
         self.settings = settings
-        self.costs = Costs()
         self._readings: dict[Request, Reading] = {}
         self._predictor: Worker | None = None
-        self._plain_losses: dict[Request, dict[str, Any]] = {}
+        self.instrument = Instrument(self)
         self._rates: dict[str, float] | None = None
         self._flops_per_image: tuple[int | None, str | None] | None = None
         with self.costs.of("inspect machine, model and data"):
@@ -84,19 +53,17 @@ class Session:
                     self.machine: Machine = worker.call("machine", settings.device)
                     if named in NEED_TORCH:
                         self.dataset = worker.call("dataset", named, folder, download)
-                    self.model: ModelInfo = worker.call(
-                        "model", settings.model, self.dataset.num_classes, settings.image_size
-                    )
-                    self._own_rates: dict[str, float] = {
+                    self.model: ModelInfo = worker.call("model", *self._model_asked)
+                    own_rates = {
                         name: worker.call("learning_rate_of", name)
                         for name in settings.optimizers
                         if is_own(name)
                     }
                     if users_own:
-                        asked = (settings.model, self.dataset.num_classes, settings.image_size)
-                        worker.call("try_model", *asked, self.machine.device)
+                        worker.call("try_model", *self._model_asked, self.machine.device)
             except ChildFailed as error:
                 raise ValueError(error.reason) from error
+        self.training = TrainingRuns(self, settings, self.dataset, own_rates)
         if ENGINES[self.study_engine].captured and not self.on_gpu:
             raise ValueError(f"--engine {self.study_engine} needs a GPU: {self.machine.why_no_gpu}")
         why_not = ENGINES[self.study_engine].why_not(settings.batch_optimizer)
@@ -118,9 +85,10 @@ class Session:
         optimizer = self.settings.batch_optimizer
         return next(name for name in UNCOMPILED_BY_SPEED if ENGINES[name].why_not(optimizer) is None)
 
-    def worker(self, job: str, *arguments: Any) -> Worker:
-        """Start a child with the time limit of the settings. Raises ``MeasureError``."""
-        return Worker(job, *arguments, time_limit_s=self.settings.time_limit_s)
+    @property
+    def _model_asked(self) -> tuple[str, int, int]:
+        """Name, number of classes and image size of the model."""
+        return self.settings.model, self.dataset.num_classes, self.settings.image_size
 
     @property
     def study_model(self) -> str:
@@ -155,14 +123,24 @@ class Session:
 
     def fresh_reading(self, request: Request) -> Reading:
         """Measure in a process of its own, or predict; never from what was kept. Raises ``MeasureError``."""
-        if not self.on_gpu:
-            return self.prediction(request)
-        with self.costs.of("start a process and read its memory"):
-            try:
-                with self.configuration(request) as worker:
-                    return self.read(worker)
-            except OutOfMemory as error:
-                return Reading(source="measured", fits=False, reason=str(error))
+        return self.measured(request) if self.on_gpu else self.prediction(request)
+
+    def timed_step(
+        self, request: Request, time_rounds: TimeRounds, *, busy: bool = False
+    ) -> tuple[Reading, dict[str, Any]]:
+        """Read and time a step as ``Measurements.timed_step`` does, and keep the reading."""
+        reading, fields = super().timed_step(request, time_rounds, busy=busy)
+        self.remember(request, reading)
+        return reading, fields
+
+    def engine_step(self, request: Request, time_rounds: TimeRounds) -> dict[str, Any]:
+        """Time a step as ``Measurements.engine_step`` does; add what bounds it, and ``least_s``."""
+        step = super().engine_step(request, time_rounds)
+        if not step["fits"]:
+            return step
+        limits = self.limits(request.precision, request.batch_size)
+        unread = {**step["unread"], **limits["unread"]}
+        return {**step, **limits, "least_s": least_s(step["least_bytes"], limits), "unread": unread}
 
     def read(self, worker: Worker) -> Reading:
         """Return the memory reading of a configuration that a worker holds."""
@@ -210,67 +188,31 @@ class Session:
         guess = guess_from_tensors(tensors, limit) if len(tensors) > 1 else min(sizes)
 
         def attempt(batch_size: int) -> Trial:
-            trial = self._trial(self.request(batch_size=batch_size, **ask))
+            trial = self.trial(self.request(batch_size=batch_size, **ask))
             if on_progress is not None:
                 on_progress(trial)
             return trial
 
         return find_largest(attempt, guess)
 
+    def machine_again(self) -> Machine:
+        """Return the machine as another fresh process sees it. Raises ``MeasureError``."""
+        machine: Machine = self._inspected("machine", self.machine.device)
+        return machine
+
+    def model_again(self) -> ModelInfo:
+        """Return the model as another fresh process builds and counts it. Raises ``MeasureError``."""
+        model: ModelInfo = self._inspected("model", *self._model_asked)
+        return model
+
     def free_bytes(self) -> int:
-        """Free memory of the GPU, as a fresh process sees it."""
-        with self.worker(jobs.INSPECTION) as worker:
-            free: int = worker.call("free_bytes", self.machine.device)
+        """Return the free memory of the GPU, as a fresh process sees it. Raises ``MeasureError``."""
+        free: int = self._inspected("free_bytes", self.machine.device)
         return free
 
-    def _trial(self, request: Request) -> Trial:
-        start = time.perf_counter()
-        outcome: dict[str, Any] = {"fits": False}
-        with self.costs.of("try a batch size"):
-            try:
-                with self.configuration(request) as worker:
-                    peak, step_s = worker.call("attempt")
-                outcome = {"fits": True, "peak_allocated_bytes": peak, "step_s": step_s}
-            except (OutOfMemory, ChildDied) as error:  # the system kills where host memory runs out
-                outcome["reason"] = str(error)
-        return Trial(batch_size=request.batch_size, seconds=time.perf_counter() - start, **outcome)
-
-    def learning_rate(self, optimizer: str, batch_size: int) -> float:
-        """Rate for a batch size: linear in it (Goyal et al. 2017, section 2.1) unless that is turned off."""
-        base = find_optimizer(optimizer).learning_rate or self._own_rates[optimizer]
-        return base * batch_size / BASE_BATCH_SIZE if self.settings.scale_learning_rate else base
-
-    def study(self, request: Request, on_progress: Progress | None = None) -> dict[str, Any]:
-        """Train the epochs; returns ``epochs`` (their records) and ``wall_s``. Raises ``MeasureError``."""
-        rate = self.learning_rate(request.optimizer, request.batch_size)
-        with self.costs.of("start and build a training run"):
-            worker = self.worker(jobs.STUDY, request, self.dataset, rate, self.settings.schedule)
-        with worker, self.costs.of("train and evaluate epochs, with warm-up"):
-            asked = (self.settings.epochs, self.settings.drop_last)
-            outcome: dict[str, Any] = worker.call("run", *asked, on_progress=on_progress)
-        return outcome
-
-    def losses(self, request: Request) -> dict[str, Any]:
-        """Train one epoch in fp64 at a small, changing rate, and read each step's loss.
-
-        Returns ``losses`` (mean cross entropy over the images of each step) with what the steps counted and
-        ``fits``; without losses, and with a ``reason``, where it ran out of memory. Raises ``MeasureError``.
-        """
-        rate = EXACT_RATE_SHARE * self.learning_rate(request.optimizer, request.batch_size)
-        cost = self.costs.of("read the losses of single steps")
-        try:
-            with cost, self.worker(jobs.STUDY, request, self.dataset, rate, "cosine", True) as worker:
-                losses: dict[str, Any] = worker.call("losses")
-                return {"fits": True} | losses
-        except OutOfMemory as error:
-            return {"fits": False, "reason": str(error)}
-
-    def plain_losses(self, request: Request) -> dict[str, Any]:
-        """The same of the plain loop, once a session. Raises ``MeasureError``."""
-        plain = replace(request, engine="eager")
-        if plain not in self._plain_losses:
-            self._plain_losses[plain] = self.losses(plain)
-        return self._plain_losses[plain]
+    def _inspected(self, method: str, *arguments: Any) -> Any:
+        with self.worker(jobs.INSPECTION) as worker:
+            return worker.call(method, *arguments)
 
     def limits(self, precision: str, batch_size: int) -> dict[str, Any]:
         """What bounds a step on this card: its rates, measured once a session, and the step's operations.
@@ -292,33 +234,12 @@ class Session:
         }
 
     def _count_flops(self) -> tuple[int | None, str | None]:
-        """Operations of a step per image, or why they cannot be counted."""
-        ask = (self.settings.model, self.dataset.num_classes, self.settings.image_size)
+        """Count the operations of a step per image, or say why they cannot be counted."""
         try:
             with self.worker(jobs.LIMITS) as worker:
-                return worker.call("step_flops", *ask), None
+                return worker.call("step_flops", *self._model_asked), None
         except MeasureError as error:  # counted on the meta device, and a model may need real tensors
             return None, str(error)
-
-    def fresh_interpreter_s(self, request: Request) -> float:
-        """Seconds from request to first finished step in a fresh interpreter, the obvious way."""
-        fields = json.dumps(asdict(request))
-        start = time.perf_counter()
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "stepcost.measure.fresh", fields],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=self.settings.time_limit_s,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ChildHung(f"a fresh interpreter: no first step within {error.timeout:g} s") from error
-        if done.returncode:
-            raise ChildFailed(
-                f"a fresh interpreter failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
-            )
-        return time.perf_counter() - start
 
     def close(self) -> None:
         """End the child that predicts."""

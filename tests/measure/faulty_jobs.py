@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stepcost.measure.process import enter_phase
+from stepcost.measure.child import enter_phase
 
 
 class Faulty:
@@ -33,14 +33,32 @@ class Faulty:
         sys.stderr.write("last words\n")
         os._exit(code)
 
-    def be_killed(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def be_killed(self, by: str = "SIGKILL") -> None:
+        os.kill(os.getpid(), signal.Signals[by])
+
+    def leave(self, code: int) -> None:
+        sys.exit(code)
+
+    def fail_in_no_phase(self) -> None:
+        raise KeyError("no phase was entered")
 
     def hang(self) -> None:
         time.sleep(60)
 
     def run_out(self, message: str, phase: str) -> None:
         enter_phase(phase)
+        raise RuntimeError(message)
+
+    def run_out_with_free(self, message: str, free_bytes: int | None) -> None:
+        """Fail on a GPU that has that much free; one that does not answer has ``None``."""
+
+        def mem_get_info(device: object = None) -> tuple[int, int]:
+            if free_bytes is None:
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            return free_bytes, 80 << 30
+
+        torch.cuda.is_initialized = lambda: True
+        torch.cuda.mem_get_info = mem_get_info
         raise RuntimeError(message)
 
     def run_out_as_torch(self) -> None:

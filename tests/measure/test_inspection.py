@@ -25,14 +25,40 @@ class Model(nn.Module):
         return self.change(self.head(images.flatten(1)))
 
 
-def try_model(monkeypatch, model):
-    """Inspect a model of the user's own on the CPU."""
+def inspected(monkeypatch, model):
+    """Inspect a model of the user's own on the CPU; returns the inspection and what it counted."""
     mine = ModuleType("mine")
     mine.build = lambda num_classes: model
     monkeypatch.setitem(sys.modules, "mine", mine)
     inspection = Inspection()
-    inspection.model("mine:build", CLASSES, SIZE)
-    inspection.try_model("mine:build", CLASSES, SIZE, "cpu")
+    return inspection, inspection.model("mine:build", CLASSES, SIZE)
+
+
+def try_model(monkeypatch, model):
+    """Try a model of the user's own on the CPU."""
+    inspected(monkeypatch, model)[0].try_model("mine:build", CLASSES, SIZE, "cpu")
+
+
+def test_frozen_parameters_are_counted_and_told_apart(monkeypatch):
+    """A frozen backbone is part of the model's size, and not of what is trained."""
+    mine = Model(trains=False)
+    mine.second = nn.Linear(4, 2)
+    _, info = inspected(monkeypatch, mine)
+    frozen, trainable = PIXELS * CLASSES + CLASSES, 4 * 2 + 2
+    assert (info.parameters, info.trainable_parameters) == (frozen + trainable, trainable)
+    assert info.frozen_parameters == frozen
+    assert (info.parameter_bytes, info.trainable_parameter_bytes) == (4 * (frozen + trainable), 4 * trainable)
+
+
+def leaves(logits):
+    """A model that ends its process."""
+    sys.exit(3)
+
+
+def test_model_that_ends_its_process_is_one_line(monkeypatch):
+    """``sys.exit`` in a forward pass is a fault of the model, said in one line."""
+    with pytest.raises(ValueError, match=r"^model 'mine:build' cannot take .*: sys\.exit\(3\) was called$"):
+        try_model(monkeypatch, Model(leaves))
 
 
 def runs_out_of_memory(logits):

@@ -7,9 +7,9 @@ import pytest
 from fixtures import memory as probe
 from fixtures import training
 from fixtures.rows import OUT_OF_MEMORY_TIMED
+from stepcost.costs import Costs
 from stepcost.failures import ChildDied, OutOfMemory
 from stepcost.reading import Reading
-from stepcost.session import Costs
 
 
 class Benchmark:
@@ -91,7 +91,9 @@ def test_training_that_runs_out_of_memory_is_a_row(error):
             raise error
         return {"epochs": [{"train_seconds": 1.0}, {"train_seconds": 2.0}], "wall_s": 3.0}
 
-    outcome = training._trained(SimpleNamespace(study=study), Benchmark(), None, None)
+    outcome = training._trained(
+        SimpleNamespace(training=SimpleNamespace(study=study)), Benchmark(), None, None
+    )
     if error is None:
         assert (outcome["fits"], outcome["train_s"]) == (True, 3.0)
     else:

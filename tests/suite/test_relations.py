@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,26 @@ def measure(*, model="small-cnn", **asked):
     return predict(Request(model=model, device="cpu", **asked), CARDS["h100-80gb"])
 
 
+class Backbone(nn.Module):
+    """A frozen backbone with a trainable head, and a head that takes no part in the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen = nn.Linear(3 * 32 * 32, 16).requires_grad_(False)
+        self.head, self.auxiliary = nn.Linear(16, 10), nn.Linear(16, 10)
+
+    def forward(self, images):
+        features = self.frozen(images.flatten(1))
+        return SimpleNamespace(logits=self.head(features), aux_logits=self.auxiliary(features))
+
+
+@pytest.fixture
+def backbone(monkeypatch):
+    """The name of a model whose parameters do not all get a gradient."""
+    monkeypatch.setitem(OWN_MODELS, "backbone", lambda num_classes: Backbone())
+    return "backbone"
+
+
 class Leaky(nn.Module):
     """A model that keeps one more megabyte after every forward pass."""
 
@@ -78,17 +99,28 @@ def swapped_optimizers(monkeypatch):
     monkeypatch.setitem(catalog.OPTIMIZERS, "adam", replace(adam, torch_class="torch.optim:SGD"))
 
 
-def ask_state(name):
+def ask_state(name, model="small-cnn"):
     """Ask whether an optimizer's state follows its update rule."""
-    parameter_bytes = measure(optimizer="sgd", batch_size=32).parameter_bytes
-    model = SimpleNamespace(parameter_bytes=parameter_bytes)
-    optimizer_memory.test_state_follows_the_update_rule(measure, model, OPTIMIZERS[name], SETTINGS)
+    trainable_bytes = measure(model=model, optimizer="sgd", batch_size=32).trainable_parameter_bytes
+    info = SimpleNamespace(trainable_parameter_bytes=trainable_bytes)
+    ask = partial(measure, model=model)
+    optimizer_memory.test_state_follows_the_update_rule(ask, info, OPTIMIZERS[name], SETTINGS)
 
 
 @pytest.mark.parametrize("name", SETTINGS.optimizers)
 def test_update_rule_holds(name):
     """Without a fault each optimizer keeps what its rule needs."""
     ask_state(name)
+
+
+def test_parameters_without_a_gradient_are_no_fault(backbone):
+    """Frozen parameters and auxiliary heads have neither gradient nor state, and both relations hold."""
+    ask_step(backbone)
+    ask_state("adam", backbone)
+    reading = measure(model=backbone, optimizer="adam", batch_size=32)
+    assert reading.without_gradient_bytes == 4 * 170
+    assert reading.frozen_parameters == 3 * 32 * 32 * 16 + 16
+    assert reading.optimizer_state_bytes == 2 * 4 * 170
 
 
 def test_state_kept_twice_is_caught(doubled_state):

@@ -1,8 +1,8 @@
 """Which modules of a training step on a GPU keep most for backward, from the allocator's recorded events.
 
 ``python -m stepcost.measure.activations resnet152:sgd:64:32`` (model:optimizer:batch:image size) takes the
-warm-up steps of a measured configuration, records the steady one and prints the table that ``python -m
-fixtures.predict --activations`` predicts; ``--json FILE`` writes all modules.
+warm-up steps of a measured configuration, records the steady one and prints the table that ``stepcost
+predict --activations`` predicts; ``--json FILE`` writes all modules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stepcost.activations import (
 from stepcost.allocator.history import History, HistoryUnavailable, allocations_of, peak_of
 from stepcost.catalog.optimizers import OPTIMIZERS
 from stepcost.ledger import ALWAYS
-from stepcost.measure.process import STARTED
+from stepcost.measure.child import STARTED
 from stepcost.measure.recording import record_step
 from stepcost.reading import FORWARD
 from stepcost.request import Request
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     if min(request.batch_size, request.image_size) < 1:
         parser.error(f"{options.row!r}: batch and image size are 1 or more")
     if not torch.cuda.is_available():
-        parser.error("there is no GPU here; stepcost predict --activations does without one")
+        parser.error("there is no GPU here; stepcost predict --activations predicts without one")
     from stepcost.measure.configuration import WARM_UP_STEPS, Configuration  # noqa: PLC0415 (starts NVML)
 
     now = time.perf_counter()

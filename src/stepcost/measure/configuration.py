@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from stepcost.allocator.history import HistoryUnavailable
+from stepcost.allocator.history import HistoryUnavailable, peak_of
 from stepcost.catalog.engines import ENGINES
-from stepcost.catalog.models import prebuilt_model
 from stepcost.ledger import Ledger
 from stepcost.measure import nvml
-from stepcost.measure.launch import Launch, arranged, build_step
-from stepcost.measure.process import STARTED, enter_phase
-from stepcost.measure.recording import measured_ledger
-from stepcost.reading import PHASES, Moment, Reading
+from stepcost.measure.child import STARTED, enter_phase
+from stepcost.measure.launch import Launch, build_step, memory_format
+from stepcost.measure.recording import record_step
+from stepcost.reading import FORWARD, PHASES, Moment, Reading
 from stepcost.request import Request
-from stepcost.step import bytes_of
+from stepcost.tensors import count_step
+from stepcost.workload import workload_of
 
 WARM_UP_STEPS = 2
 """Steps before the steady one that is read: optimizer state does not exist before the first."""
@@ -43,25 +43,29 @@ class Configuration:
         self._gpu: nvml.Gpu | None = None
         torch.manual_seed(request.seed)
         if self.on_gpu:
-            torch.cuda.set_device(request.device)
+            # What is in use before this process has a context. `set_device` makes one; asking for the
+            # properties does not (4 MiB on an H100 for being the driver's first client, then 523 more).
             uuid = str(torch.cuda.get_device_properties(request.device).uuid)
             self._gpu, why_not = nvml.open_gpu(uuid)
             if why_not:
                 self.unread |= dict.fromkeys(("process_bytes", "context_bytes"), why_not)
+            torch.cuda.set_device(request.device)
             self._first = torch.zeros(1, device=request.device)
-            self._note_moment("first allocation")
+            self.moments.append(self._moment("first allocation")[0])
         self._part("context")
         enter_phase("build")
-        model = prebuilt_model(request.model, num_classes=request.num_classes, image_size=request.image_size)
+        workload = workload_of(request)
+        model = workload.build(prebuilt=True)
         self._part("build")
         enter_phase("model to the device")
         model = model.to(request.device).train()
-        self._note_moment("model loaded")
+        if self.on_gpu:
+            self.moments.append(self._moment("model loaded")[0])
         self._part("to the device")
         enter_phase("batch to the device")
-        shape = (request.batch_size, 3, request.image_size, request.image_size)
-        self.images = arranged(torch.randn(shape, device=request.device), request.engine)
-        self.labels = torch.randint(request.num_classes, (request.batch_size,), device=request.device)
+        self.images, self.labels = workload.batch(
+            request.batch_size, request.device, memory_format(request.engine)
+        )
         self.training_step = build_step(request, model)
         self._launch: Launch = self._work
 
@@ -111,43 +115,39 @@ class Configuration:
             raise ValueError("memory can be read only on a GPU; without one it is predicted")
         if ENGINES[self.request.engine].captured:
             raise ValueError("memory is read phase by phase, and a captured step has no phases")
-        first_step_peak = self._peak_of_first_step()
+        enter_phase("first step")
+        torch.cuda.reset_peak_memory_stats()
+        self.step()
+        first_step_peak = torch.cuda.max_memory_allocated()
+        enter_phase("warm-up")
         for _ in range(WARM_UP_STEPS - 1):
             self.step()
         allocated_between_steps = torch.cuda.memory_allocated()
         phase_peaks, activation_bytes = self._steady_step()
         leaked_bytes = torch.cuda.memory_allocated() - allocated_between_steps
-        self._note_moment("training step")
-        last = self.moments[-1]
-        peak = max(phase_peaks.values())
-        state, scalars = self._optimizer_bytes()
-        model = self.training_step.model
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        last, process_bytes_from = self._moment("training step")
+        reserved = torch.cuda.max_memory_reserved()
+        counted: dict[str, Any] = count_step(self.training_step, (self.images, self.labels))
+        ledger, why_no_ledger = self._ledger(last.context_bytes)
         return Reading(
             source="measured",
             fits=True,
-            parameters=sum(p.numel() for p in parameters),
-            parameter_bytes=bytes_of(parameters),
-            buffer_bytes=bytes_of(model.buffers()),
-            gradient_bytes=bytes_of(p.grad for p in parameters),
-            optimizer_state_bytes=state,
-            optimizer_scalar_bytes=scalars,
-            input_bytes=bytes_of((self.images, self.labels)),
+            **counted,
             activation_bytes=activation_bytes,
             first_step_peak_allocated_bytes=first_step_peak,
-            peak_allocated_bytes=peak,
-            peak_reserved_bytes=torch.cuda.max_memory_reserved(),
+            peak_allocated_bytes=max(phase_peaks.values()),
+            peak_reserved_bytes=reserved,
             peak_moment=max(phase_peaks, key=lambda phase: phase_peaks[phase]),
             phase_peak_bytes=phase_peaks,
             leaked_bytes=leaked_bytes,
             process_bytes=last.process_bytes,
-            process_bytes_from=self._process_bytes_from,
+            process_bytes_from=process_bytes_from,
             context_bytes=last.context_bytes,
-            moments=tuple(self.moments),
-            ledger=self._ledger(last.context_bytes),
+            moments=(*self.moments, last),
+            ledger=ledger,
             steps_before_reading=WARM_UP_STEPS,
             seconds=time.perf_counter() - STARTED["requested_at"],
-            unread=dict(self.unread),
+            unread=self.unread | why_no_ledger,
         )
 
     def profiled(self) -> dict[str, float]:
@@ -169,25 +169,15 @@ class Configuration:
         self.parts_s[name] = now - self._since
         self._since = now
 
-    def _note_moment(self, moment: str) -> None:
-        if not self.on_gpu:
-            return
+    def _moment(self, name: str) -> tuple[Moment, str | None]:
+        """Read what the process holds of the GPU now, and how that was read."""
         self._synchronize()
         reserved = torch.cuda.memory_reserved()
-        process: int | None = None
-        self._process_bytes_from: str | None = None
-        if self._gpu is not None:
-            process, self._process_bytes_from = self._gpu.process_bytes()
+        process, read_from = self._gpu.process_bytes() if self._gpu is not None else (None, None)
         context = None if process is None else process - reserved
-        self.moments.append(
-            Moment(moment=moment, process_bytes=process, reserved_bytes=reserved, context_bytes=context)
-        )
-
-    def _peak_of_first_step(self) -> int:
-        enter_phase("first step")
-        torch.cuda.reset_peak_memory_stats()
-        self.step()
-        return torch.cuda.max_memory_allocated()
+        return Moment(
+            moment=name, process_bytes=process, reserved_bytes=reserved, context_bytes=context
+        ), read_from
 
     def _steady_step(self) -> tuple[dict[str, int], int]:
         """Peak of allocated bytes in each phase of one step, and what forward leaves for backward."""
@@ -199,35 +189,27 @@ class Configuration:
         peaks: dict[str, int] = {}
         allocated_before = torch.cuda.memory_allocated()
         kept = 0
+        follows = dict(zip(PHASES, (*PHASES[1:], "after the step"), strict=True))
         torch.cuda.reset_peak_memory_stats()
-        enter_phase(PHASES[0])
+        enter_phase(FORWARD)
 
         def after(phase: str) -> None:
             nonlocal kept
             peaks[phase] = torch.cuda.max_memory_allocated()
-            if phase == PHASES[0]:
+            if phase == FORWARD:
                 kept = torch.cuda.memory_allocated() - allocated_before
             torch.cuda.reset_peak_memory_stats()
-            enter_phase(PHASES[min(PHASES.index(phase) + 1, len(PHASES) - 1)])
+            enter_phase(follows[phase])
 
         self.training_step(self.images, self.labels, after)
         self._synchronize()
         return peaks, kept
 
-    def _optimizer_bytes(self) -> tuple[int, int]:
-        """Bytes of state tensors of their parameter's shape, and of all other state tensors."""
-        shaped: list[torch.Tensor] = []
-        other: list[torch.Tensor] = []
-        for parameter, state in self.training_step.optimizer.state.items():
-            for value in state.values():
-                if isinstance(value, torch.Tensor):
-                    (shaped if value.shape == parameter.shape else other).append(value)
-        return bytes_of(shaped), bytes_of(other)
-
-    def _ledger(self, context_bytes: int | None) -> Ledger | None:
+    def _ledger(self, context_bytes: int | None) -> tuple[Ledger | None, dict[str, str]]:
+        """Take one more step and say what its peak is made of; else why that is unread."""
         enter_phase("step whose allocator history is recorded")
         try:
-            return measured_ledger(self.training_step, self.images, self.labels, context_bytes)
+            history = record_step(self.training_step, self.images, self.labels)
+            return peak_of(history, context_bytes).ledger, {}
         except HistoryUnavailable as error:
-            self.unread["ledger"] = str(error)
-            return None
+            return None, {"ledger": str(error)}

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from stepcost.catalog.engines import ENGINES
+from stepcost.measure.child import enter_phase
 from stepcost.measure.configuration import Configuration
 from stepcost.measure.launch import capture, warm_up
-from stepcost.measure.process import enter_phase
 from stepcost.reading import FORWARD
 from stepcost.step import bytes_of
+from stepcost.tensors import count_step
 
 
 class EngineStep(Configuration):
@@ -39,14 +40,13 @@ class EngineStep(Configuration):
         enter_phase("step")
         self.step()
         ready_s = time.perf_counter() - start
-        self._note_moment("training step")
-        last = self.moments[-1]
+        last, process_bytes_from = self._moment("training step")
         return {
             "prepare_s": ready_s,
             "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
             "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
             "process_bytes": last.process_bytes,
-            "process_bytes_from": self._process_bytes_from,
+            "process_bytes_from": process_bytes_from,
             "context_bytes": last.context_bytes,
             "least_bytes": self._least_bytes(kept_bytes),
             "unread": dict(self.unread),
@@ -69,11 +69,12 @@ class EngineStep(Configuration):
     def _least_bytes(self, kept_bytes: int) -> int:
         """The bytes that this engine's step must move between the GPU and its memory, whatever its kernels.
 
-        Parameters are read in forward, in backward and by the optimizer, and written; gradients,
-        optimizer state and what forward keeps for backward are written and read; images are read.
+        Parameters that get a gradient are read in forward, in backward and by the optimizer, and written;
+        gradients, optimizer state and what forward keeps for backward are written and read; images are
+        read.
         """
-        weights = bytes_of(p for p in self.training_step.model.parameters() if p.requires_grad)
-        state, _ = self._optimizer_bytes()
+        counted = count_step(self.training_step, (self.images, self.labels))
+        weights, state = counted["gradient_bytes"], counted["optimizer_state_bytes"]
         return least_bytes(weights, state, kept_bytes, bytes_of([self.images]))
 
 

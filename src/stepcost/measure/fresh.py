@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from stepcost.measure.process import STARTED
+from stepcost.measure.child import STARTED
 
 
 def main() -> None:

@@ -11,12 +11,15 @@ import torchvision
 from torch import nn
 
 from stepcost.catalog.datasets import Dataset, load_dataset
-from stepcost.catalog.models import parameters_by_closed_form, prebuilt_model
+from stepcost.catalog.models import parameters_by_closed_form
 from stepcost.catalog.optimizers import build_optimizer
 from stepcost.failures import classify
 from stepcost.machine import Machine, ModelInfo
 from stepcost.measure import nvml
-from stepcost.step import logits_of
+from stepcost.measure.child import free_gpu_bytes
+from stepcost.step import bytes_of, logits_of
+from stepcost.tensors import count_parameters
+from stepcost.workload import Workload
 
 IMAGES_TRIED = 2
 """In training mode: batch norm cannot train over a single one."""
@@ -58,17 +61,15 @@ class Inspection:
 
     def model(self, name: str, num_classes: int, image_size: int) -> ModelInfo:
         """Build the model once and count it. Raises ``ValueError`` in one line where it cannot be built."""
-        model = self._built = prebuilt_model(name, num_classes=num_classes, image_size=image_size)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        buffers = list(model.buffers())
+        workload = Workload(model=name, num_classes=num_classes, image_size=image_size)
+        model = self._built = workload.build(prebuilt=True)
         return ModelInfo(
             name=name,
-            parameters=sum(p.numel() for p in parameters),
+            **count_parameters(model),
             parameters_closed_form=parameters_by_closed_form(name, num_classes=num_classes),
-            parameter_bytes=sum(p.numel() * p.element_size() for p in parameters),
-            buffers=sum(b.numel() for b in buffers),
-            buffer_bytes=sum(b.numel() * b.element_size() for b in buffers),
-            parameter_shapes=tuple(tuple(p.shape) for p in parameters),
+            buffers=sum(b.numel() for b in model.buffers()),
+            buffer_bytes=bytes_of(model.buffers()),
+            parameter_shapes=tuple(tuple(p.shape) for p in model.parameters()),
         )
 
     def try_model(self, name: str, num_classes: int, image_size: int, device: str) -> None:
@@ -85,10 +86,11 @@ class Inspection:
             raise ValueError(f"model {name!r} has no trainable parameters: there is nothing to train")
         asked = f"{IMAGES_TRIED} images of {image_size}x{image_size}"
         try:
-            images = torch.randn(IMAGES_TRIED, 3, image_size, image_size, device=device)
+            workload = Workload(model=name, num_classes=num_classes, image_size=image_size)
+            images, _ = workload.batch(IMAGES_TRIED, device)
             output = model.to(device)(images)
-        except Exception as error:
-            failure = classify(error, "forward")
+        except (Exception, SystemExit) as error:
+            failure = classify(error, "forward", free_gpu_bytes())
             if failure.kind == "out of memory":
                 return
             raise ValueError(f"model {name!r} cannot take {asked}: {failure.message}") from error

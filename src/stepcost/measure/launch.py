@@ -66,11 +66,9 @@ def _in_fp32(rate: float) -> float:
     return float(torch.tensor(rate, dtype=torch.float32))
 
 
-def arranged(images: torch.Tensor, engine: str) -> torch.Tensor:
-    """Images (N, C, H, W) in the memory format of the engine; the same values."""
-    if ENGINES[engine].channels_last:
-        return images.contiguous(memory_format=torch.channels_last)
-    return images
+def memory_format(engine: str) -> torch.memory_format:
+    """Return the memory format in which an engine takes images (N, C, H, W)."""
+    return torch.channels_last if ENGINES[engine].channels_last else torch.contiguous_format
 
 
 def _forward(model: nn.Module, engine: Engine) -> Callable[[torch.Tensor], Any]:

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stepcost.catalog.models import build_model
 from stepcost.step import logits_of
+from stepcost.workload import Workload
 
 RATE_RUNS = 10
 COPIED_BYTES = 1 << 30
@@ -46,9 +46,9 @@ class Limits:
         that needs real tensors raises what torch raises for it.
         """
         images = 2  # batch norm cannot train on one
-        with torch.device("meta"):
-            batch = torch.empty(images, 3, image_size, image_size)
-        built = build_model(model, num_classes=num_classes, image_size=image_size).to("meta").train()
+        workload = Workload(model=model, num_classes=num_classes, image_size=image_size)
+        batch, _ = workload.batch(images, "meta")
+        built = workload.build().to("meta").train()
         with FlopCounterMode(display=False) as counter:
             logits_of(built(batch)).sum().backward()
         return int(counter.get_total_flops()) // images

@@ -3,24 +3,21 @@
 The server (the standard library's *forkserver*) has torch and torchvision imported and
 has never touched CUDA, so that each child gets a fresh CUDA context without a fresh
 import. Requests and answers are plain data over a private pipe; what a child prints
-goes to a log of its own, whose last line is quoted where the child dies.
+goes to a log of its own, whose last line is quoted where the child dies. What runs in
+the child is ``stepcost.measure.child``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import importlib
 import multiprocessing
 import os
 import pickle
 import select
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
-from multiprocessing.connection import Connection
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,14 +26,17 @@ from stepcost.failures import (
     ChildDied,
     ChildFailed,
     ChildHung,
+    ChildKilled,
     Failure,
     OutOfMemory,
-    classify,
     first_line,
 )
+from stepcost.measure.child import serve
 
 START_LIMIT_S = 180.0
 """Time limit of the first answer: a cold machine may spend a minute importing torch."""
+END_LIMIT_S = 10.0
+"""Time limit of a killed child's end: one that waits inside the driver may never end."""
 
 Progress = Callable[[Any], None]
 
@@ -81,7 +81,7 @@ class Worker:
         os.close(log)
         self.requested_at = time.perf_counter()
         self._process = context.Process(
-            target=_serve, args=(theirs, self._log, job, arguments, self.requested_at), daemon=True
+            target=serve, args=(theirs, self._log, job, arguments, self.requested_at), daemon=True
         )
         try:
             self._process.start()
@@ -118,14 +118,28 @@ class Worker:
         return self._receive(method, time_limit_s or self.time_limit_s, on_progress)
 
     def close(self) -> None:
-        """End the child, wait until it is gone, and remove its log."""
+        """End the child, wait until it is gone, and remove its log; warns where it would not end."""
         self._pipe.close()
         if self._process.pid is not None:
             self._process.join(timeout=5)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+            if not self._kill():
+                warnings.warn(f"{self.name}: {self._would_not_end}", RuntimeWarning, stacklevel=2)
         Path(self._log).unlink(missing_ok=True)
+
+    def _kill(self) -> bool:
+        """Kill the child; whether it has ended within ``END_LIMIT_S``."""
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(timeout=END_LIMIT_S)
+        if not self._process.is_alive():
+            return True
+        # At exit multiprocessing waits without limit for every child that it knows.
+        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        return False
+
+    @property
+    def _would_not_end(self) -> str:
+        return f"process {self.pid} was killed and would not end; it may still hold memory of the GPU"
 
     def __enter__(self) -> Worker:
         return self
@@ -139,11 +153,8 @@ class Worker:
         while True:
             try:
                 if not self._ready.poll(time_limit_s * 1e3):
-                    self._process.kill()
-                    self._process.join()
-                    raise ChildHung(
-                        f"{self.name}.{method}: no answer within {time_limit_s:g} s; the child was killed"
-                    )
+                    end = "the child was killed" if self._kill() else self._would_not_end
+                    raise ChildHung(f"{self.name}.{method}: no answer within {time_limit_s:g} s; {end}")
                 kind, value = pickle.loads(self._pipe.recv_bytes())
             except (EOFError, OSError):
                 raise self._died(method) from None
@@ -163,16 +174,15 @@ class Worker:
     def _died(self, method: str) -> ChildDied:
         self._process.join(timeout=10)
         code = self._process.exitcode
-        if code is not None and code < 0:
-            how = f"killed by {signal.Signals(-code).name}"
-            if code == -signal.SIGKILL:
-                how += " (the system kills so where host memory runs out)"
+        kind = ChildDied
+        if code == -signal.SIGKILL:
+            kind, how = ChildKilled, "was killed by SIGKILL (the system kills so where host memory runs out)"
+        elif code is not None and code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
         else:
             how = f"ended by itself with exit code {code}"
         last = _last_line(self._log)
-        return ChildDied(
-            f"{self.name}.{method}: the child was {how}" + (f"; its last line: {last}" if last else "")
-        )
+        return kind(f"{self.name}.{method}: the child {how}" + (f"; its last line: {last}" if last else ""))
 
 
 def _last_line(path: str) -> str:
@@ -184,58 +194,3 @@ def _last_line(path: str) -> str:
     except OSError:
         return ""
     return lines[-1].strip() if lines else ""
-
-
-def _serve(pipe: Connection, log: str, job: str, arguments: tuple[Any, ...], requested_at: float) -> None:
-    """Run in the child: build the job, then answer calls until the pipe closes."""
-    with open(log, "wb", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    # Interrupts belong to the parent, which closes the pipe and so ends this loop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What the server imported stays for good: the collector need not go through it in the middle of
-    # a timed step. (Not in the server: its exit would report all of it as leaked.)
-    gc.freeze()
-    STARTED.update(requested_at=requested_at, forked_at=time.perf_counter())
-    built: Any = None
-
-    def send(message: tuple[str, Any]) -> None:
-        pipe.send_bytes(pickle.dumps(message))
-
-    try:
-        module, _, name = job.partition(":")
-        built = getattr(importlib.import_module(module), name)(*arguments)
-        send(("answer", None))
-        while True:
-            method, values = pickle.loads(pipe.recv_bytes())
-            answer = getattr(built, method)(*values)
-            if isinstance(answer, Generator):
-                answer = yield_from(answer, lambda value: send(("progress", value)))
-            send(("answer", answer))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            send(("failure", classify(error, STARTED.get("phase", "start"))))
-    finally:
-        sys.stdout.flush()
-        # A context in which CUDA failed can hang in its own tear-down; the driver frees all on exit.
-        os._exit(0)
-
-
-STARTED: dict[str, Any] = {}
-"""In the child: when it was requested and forked (clock of ``time.perf_counter``), and its phase."""
-
-
-def enter_phase(phase: str) -> None:
-    """Say, in the child, what it does from now on: a failure names it."""
-    STARTED["phase"] = phase
-
-
-def yield_from(generator: Iterator[Any], report: Progress) -> Any:
-    """Run ``generator`` to its end, report what it yields, and return what it returns."""
-    while True:
-        try:
-            report(next(generator))
-        except StopIteration as stop:
-            return stop.value

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from stepcost.allocator.history import History, HistoryUnavailable, peak_of
-from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE, Ledger
+from stepcost.allocator.history import History, HistoryUnavailable
+from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
 from stepcost.reading import FORWARD
 from stepcost.step import TrainingStep
 
@@ -119,17 +119,6 @@ def record_step(training_step: TrainingStep, images: torch.Tensor, labels: torch
         activation_bytes=kept,
     )
     return history
-
-
-def measured_ledger(
-    training_step: TrainingStep, images: torch.Tensor, labels: torch.Tensor, context_bytes: int | None
-) -> Ledger:
-    """Take one more steady step on a GPU and say where every byte of its peak is.
-
-    The parts add up to ``torch.cuda.max_memory_allocated()`` of that step exactly, or
-    ``HistoryUnavailable`` says by how much they do not.
-    """
-    return peak_of(record_step(training_step, images, labels), context_bytes).ledger
 
 
 def known_kinds(training_step: TrainingStep, batch: Iterable[torch.Tensor]) -> dict[int, str]:

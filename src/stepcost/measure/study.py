@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from stepcost.catalog.datasets import Dataset, images_per_epoch
 from stepcost.catalog.engines import ENGINES
-from stepcost.catalog.models import build_model
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.schedules import SCHEDULES
-from stepcost.measure.launch import Launch, arranged, build_step, capture, set_learning_rate, warm_up
-from stepcost.measure.process import enter_phase
+from stepcost.measure.child import enter_phase
+from stepcost.measure.launch import Launch, build_step, capture, memory_format, set_learning_rate, warm_up
 from stepcost.request import Request
 from stepcost.step import logits_of
+from stepcost.workload import workload_of
 
 EVALUATION_BATCH = 256
 Epoch = Callable[[], Iterator[int]]
@@ -55,8 +55,8 @@ class Study:
         if self.on_gpu:
             torch.cuda.set_device(self.device)
         torch.manual_seed(request.seed)
-        model = build_model(request.model, num_classes=request.num_classes, image_size=request.image_size)
-        self.model = model.to(self.device).train()
+        self.model = workload_of(request).build().to(self.device).train()
+        self.memory_format = memory_format(request.engine)
         self.captured = ENGINES[request.engine].captured
         self.learning_rate = learning_rate
         self.scheduled = schedule != "constant"
@@ -175,7 +175,8 @@ class Study:
 
     def _train_on(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         labels = labels.long()
-        loss, logits = self.step(arranged(self._normalised(images), self.request.engine), labels)
+        images = self._normalised(images).contiguous(memory_format=self.memory_format)
+        loss, logits = self.step(images, labels)
         self.loss_sum += loss * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
 

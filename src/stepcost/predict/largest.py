@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 
 from stepcost.catalog.cards import Card
-from stepcost.ledger import BUFFER, INPUT, PARAMETER, STATE
 from stepcost.predict.simulate import simulate
 from stepcost.predict.torch_versions import version_of
 from stepcost.predict.trace import Trace, trace_run
@@ -69,4 +68,5 @@ def largest_batch(
 def _tensor_bytes(traced: Trace) -> int:
     """Bytes of live tensors at the end of a traced step's forward pass, as ``Reading.tensor_bytes``."""
     kept = simulate(traced, workspaces_on(None, (0, 0)), None).kept_bytes
-    return kept + sum(traced.tensor_bytes[kind] for kind in (PARAMETER, BUFFER, STATE, INPUT))
+    held = ("parameter_bytes", "buffer_bytes", "optimizer_state_bytes", "input_bytes")
+    return kept + sum(traced.counted[name] for name in held)

@@ -10,7 +10,6 @@ import torch
 
 from stepcost.activations import ModuleActivations, by_module
 from stepcost.catalog.cards import NOT_MEASURED, Card
-from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
 from stepcost.predict import tape, trace
 from stepcost.predict.simulate import Simulation, simulate
 from stepcost.predict.torch_versions import version_of
@@ -103,7 +102,6 @@ def _reading(
     reason: str | None,
     started: float,
 ) -> Reading:
-    tensors = traced.tensor_bytes
     unread: dict[str, str] = {} if fits is not None or reason is None else {"fits": reason}
     likely = None
     if card is None:
@@ -122,13 +120,7 @@ def _reading(
         "source": "predicted",
         "fits": fits,
         "reason": reason if fits is False else None,
-        "parameters": traced.parameters,
-        "parameter_bytes": tensors[PARAMETER],
-        "buffer_bytes": tensors[BUFFER],
-        "gradient_bytes": tensors[GRADIENT],
-        "optimizer_state_bytes": tensors[STATE],
-        "optimizer_scalar_bytes": tensors["scalar"],
-        "input_bytes": tensors[INPUT],
+        **traced.counted,
         "context_likely_bytes": likely,
         "steps_before_reading": trace.STEPS - 1,
         "seconds": time.perf_counter() - started,

@@ -10,14 +10,12 @@ a workspace.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from stepcost.activations import Owner, watched
-from stepcost.catalog.models import build_model
 from stepcost.catalog.optimizers import build_optimizer, find_optimizer, takes
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
 from stepcost.predict.as_on_cuda import as_on_cuda
@@ -25,7 +23,9 @@ from stepcost.predict.rules import RULES
 from stepcost.predict.tape import Event, Tape
 from stepcost.reading import FORWARD
 from stepcost.request import Request
-from stepcost.step import TrainingStep, bytes_of
+from stepcost.step import TrainingStep
+from stepcost.tensors import count_step
+from stepcost.workload import workload_of
 
 STEPS = 3
 """Two to warm up and the steady one that is read, as on a GPU."""
@@ -46,9 +46,8 @@ class Trace:
     """Allocation id to what is known to live there."""
     owners: dict[int, Owner] = field(default_factory=dict)
     """Allocation id to the module in whose forward it was made."""
-    parameters: int = 0
-    tensor_bytes: dict[str, int] = field(default_factory=dict)
-    """Bytes of the tensors (not rounded) by kind, and of the optimizer's ``scalar`` state."""
+    counted: dict[str, int] = field(default_factory=dict)
+    """What ``count_step`` counts of the tensors: not rounded."""
 
 
 def trace_run(request: Request, steps: int = STEPS) -> Trace:
@@ -75,12 +74,12 @@ def trace_run(request: Request, steps: int = STEPS) -> Trace:
 
 def _build_on_meta(request: Request) -> nn.Module:
     """Build the model without spending time on weights; builders that read values get real ones."""
-    options = {"num_classes": request.num_classes, "image_size": request.image_size}
+    workload = workload_of(request)
     try:
         with torch.device("meta"):
-            return build_model(request.model, **options)
+            return workload.build()
     except (RuntimeError, ValueError):
-        return build_model(request.model, **options).to("meta")
+        return workload.build().to("meta")
 
 
 def _trace(model: nn.Module, request: Request, steps: int) -> Trace:
@@ -93,9 +92,7 @@ def _trace(model: nn.Module, request: Request, steps: int) -> Trace:
             # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
             model = model._apply(torch.empty_like).train()
             tape.mark(MODEL_LOADED)
-            shape = (request.batch_size, 3, request.image_size, request.image_size)
-            images = torch.empty(shape, device="meta")
-            labels = torch.empty(request.batch_size, dtype=torch.int64, device="meta")
+            images, labels = workload_of(request).batch(request.batch_size, "meta")
             tape.mark(BATCH_LOADED)
             tape.know(PARAMETER, model.parameters())
             tape.know(BUFFER, model.buffers())
@@ -114,32 +111,13 @@ def _trace(model: nn.Module, request: Request, steps: int) -> Trace:
                     STATE, (value for state in step.optimizer.state.values() for value in state.values())
                 )
         trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners)
-        _count(trace, step, (images, labels))
+        trace.counted = count_step(step, (images, labels))
         tape.events = []  # what is freed from here on is the tracing's own end
         del first
         return trace
     finally:
         if collecting:
             gc.enable()
-
-
-def _count(trace: Trace, step: TrainingStep, batch: Iterable[torch.Tensor]) -> None:
-    parameters = [parameter for parameter in step.model.parameters() if parameter.requires_grad]
-    shaped: list[torch.Tensor] = []
-    scalars: list[torch.Tensor] = []
-    for parameter, state in step.optimizer.state.items():
-        for value in state.values():
-            if isinstance(value, torch.Tensor):
-                (shaped if value.shape == parameter.shape else scalars).append(value)
-    trace.parameters = sum(parameter.numel() for parameter in parameters)
-    trace.tensor_bytes = {
-        PARAMETER: bytes_of(parameters),
-        BUFFER: bytes_of(step.model.buffers()),
-        GRADIENT: bytes_of(parameter.grad for parameter in parameters),
-        STATE: bytes_of(shaped),
-        "scalar": bytes_of(scalars),
-        INPUT: bytes_of(batch),
-    }
 
 
 def _optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,0 +1,46 @@
+"""What a model and its training step keep: tensors counted one by one, measured or traced alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from stepcost.step import TrainingStep, bytes_of
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Count a model's parameters, all, trainable and frozen, and their bytes, as ``Reading`` names them."""
+    every = list(model.parameters())
+    trainable = [parameter for parameter in every if parameter.requires_grad]
+    count, trained = (sum(parameter.numel() for parameter in some) for some in (every, trainable))
+    return {
+        "parameters": count,
+        "trainable_parameters": trained,
+        "frozen_parameters": count - trained,
+        "parameter_bytes": bytes_of(every),
+        "trainable_parameter_bytes": bytes_of(trainable),
+    }
+
+
+def count_step(step: TrainingStep, batch: Iterable[torch.Tensor]) -> dict[str, int]:
+    """Count what a step that was taken on ``batch`` keeps, in bytes, as ``Reading`` names it.
+
+    State that has its parameter's shape is told from other state, such as a count of steps.
+    """
+    trainable = [parameter for parameter in step.model.parameters() if parameter.requires_grad]
+    shaped: list[torch.Tensor] = []
+    other: list[torch.Tensor] = []
+    for parameter, state in step.optimizer.state.items():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                (shaped if value.shape == parameter.shape else other).append(value)
+    return count_parameters(step.model) | {
+        "without_gradient_bytes": bytes_of(p for p in trainable if p.grad is None),
+        "gradient_bytes": bytes_of(p.grad for p in trainable),
+        "buffer_bytes": bytes_of(step.model.buffers()),
+        "optimizer_state_bytes": bytes_of(shaped),
+        "optimizer_scalar_bytes": bytes_of(other),
+        "input_bytes": bytes_of(batch),
+    }
