@@ -9,4 +9,5 @@ pytest_plugins = [
     "fixtures.training",
     "fixtures.searching",
     "fixtures.engines",
+    "fixtures.instrument",
 ]

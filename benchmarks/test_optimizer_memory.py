@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from stepcost.catalog.optimizers import OPTIMIZERS
+from stepcost.catalog.optimizers import find_optimizer
 
 
 def test_step_with_each_optimizer(step_of, optimizer, settings):
@@ -34,6 +34,8 @@ def test_ledger_adds_up(measure_fitting, optimizer, settings):
 
 def test_state_follows_the_update_rule(measure_fitting, model, optimizer, settings):
     """2b. Does each optimizer keep exactly the tensors its update rule needs?"""
+    if optimizer.state_tensors is None:
+        pytest.skip(f"the update rule of {optimizer.name} is not declared: a row in the catalog declares it")
     reading = measure_fitting(optimizer=optimizer.name, batch_size=settings.optimizer_batch_size)
     trained_bytes = model.trainable_parameter_bytes - reading.without_gradient_bytes
     assert reading.optimizer_state_bytes == optimizer.state_tensors * trained_bytes
@@ -41,7 +43,8 @@ def test_state_follows_the_update_rule(measure_fitting, model, optimizer, settin
 
 def test_more_state_means_a_higher_peak(measure_fitting, settings):
     """2b. Does the peak rise with the state an update rule keeps: SGD < momentum < Adam?"""
-    rows = sorted((OPTIMIZERS[name] for name in settings.optimizers), key=lambda row: row.state_tensors)
+    declared = [row for row in map(find_optimizer, settings.optimizers) if row.state_tensors is not None]
+    rows = sorted(declared, key=lambda row: row.state_tensors)
     readings = {r: measure_fitting(optimizer=r.name, batch_size=settings.optimizer_batch_size) for r in rows}
     pairs = [(a, b) for a, b in pairwise(rows) if a.state_tensors < b.state_tensors]
     if not pairs:

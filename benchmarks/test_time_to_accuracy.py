@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+EPOCHS_TO_LEARN = 10
+"""The question's own number of epochs; after fewer, chance may still be ahead."""
 CLOCKS_AGREE = 0.02
 """The epochs' own clocks and the clock around them may differ by this share."""
 
@@ -16,4 +18,6 @@ def test_epochs_at_each_batch_size(study, batch_size, seed):
     # Three standard deviations of a constant answer's accuracy on this many images.
     luck = 3 * math.sqrt(chance * (1 - chance) / images)
     assert run["train_s"] == pytest.approx(run["wall_s"], rel=CLOCKS_AGREE), "the recorded times add up"
+    if len(run["epochs"]) < EPOCHS_TO_LEARN:
+        pytest.skip(f"better than chance is asserted from {EPOCHS_TO_LEARN} epochs on")
     assert last["test_accuracy"] > chance + luck, "better than chance"

@@ -1,47 +1,64 @@
-"""Save what the allocator does in whole runs on a GPU, to compare the prediction with.
+"""Save what the allocator does in whole training runs on a GPU, to compare the prediction with.
 
-``python -m experiments.record_histories --out DIR resnet152:sgd:64:32 ...`` saves histories
-(model:optimizer:batch:image size), each from a fresh process.
+``python -m experiments.record_histories --out DIR resnet152:sgd:64:32 ...`` saves one history for each
+configuration (model, optimizer, batch size, image size), each from a fresh process.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import multiprocessing
 import sys
 from pathlib import Path
 
 import torch
 
+from experiments.arguments import CONFIGURATION, Parser, configuration
 from stepcost.allocator.history import History, save
 from stepcost.catalog.optimizers import build_optimizer
+from stepcost.failures import MeasureError
+from stepcost.measure.process import Worker
 from stepcost.measure.recording import Recorder, known_kinds
 from stepcost.reading import PHASES
+from stepcost.request import Request
 from stepcost.step import TrainingStep
-from stepcost.workload import Workload
+from stepcost.workload import workload_of
+
+STEPS = 3
 
 
-def record_run(model: str, optimizer: str, batch_size: int, image_size: int, steps: int = 3) -> History:
-    """Record a whole run, from the first allocation on the GPU through ``steps`` training steps.
+class RecordedRun:
+    """A whole run, held by a child that has done nothing else on the GPU."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+    def save(self, path: Path) -> int:
+        """Record the run and save it; return the number of the allocator's events."""
+        history = record_run(self.request)
+        save(history, path)
+        return len(history.events)
+
+
+def record_run(request: Request) -> History:
+    """Record a whole run, from the first allocation on the GPU through `STEPS` training steps.
 
     Marks are ``model``, ``batch``, then ``forward``, ``backward``, ``optimizer step`` and ``done`` of every
     step. It does what the measuring engine does, in the same order.
     """
-    device = torch.device("cuda:0")
-    torch.manual_seed(0)
-    workload = Workload(model=model, num_classes=10, image_size=image_size)
+    device = torch.device(request.device)
+    torch.manual_seed(request.seed)
+    workload = workload_of(request)
     built = workload.build()
     torch.cuda.init()
     recorder = Recorder(device)
     first = torch.zeros(1, device=device)
     built = built.to(device).train()
     recorder.mark("model")
-    images, labels = workload.batch(batch_size, device)
+    images, labels = workload.batch(request.batch_size, device)
     recorder.mark("batch")
-    training_step = TrainingStep(built, build_optimizer(optimizer, built.parameters()))
+    training_step = TrainingStep(built, build_optimizer(request.optimizer, built.parameters()))
     counters: dict[str, int] = {}
-    for step in range(steps):
+    for step in range(STEPS):
         training_step.optimizer.zero_grad(set_to_none=True)
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -57,11 +74,11 @@ def record_run(model: str, optimizer: str, batch_size: int, image_size: int, ste
     history = recorder.stop()
     history.kinds_after.update(known_kinds(training_step, (images, labels)))
     history.about.update(
-        model=model,
-        optimizer=optimizer,
-        batch_size=batch_size,
-        image_size=image_size,
-        steps=steps,
+        model=request.model,
+        optimizer=request.optimizer,
+        batch_size=request.batch_size,
+        image_size=request.image_size,
+        steps=STEPS,
         phase_peak_bytes=counters,
         peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
         gpu=torch.cuda.get_device_name(device),
@@ -74,31 +91,30 @@ def record_run(model: str, optimizer: str, batch_size: int, image_size: int, ste
     return history
 
 
-def _record_and_save(row: str, out: str) -> None:
-    model, optimizer, batch_size, image_size = row.rsplit(":", 3)
-    history = record_run(model, optimizer, int(batch_size), int(image_size))
-    path = Path(out) / f"{row.replace(':', '-')}.json.gz"
-    save(history, path)
-    sys.stdout.write(f"{path.name}: {len(history.events)} events, {path.stat().st_size} bytes\n")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Save one history for each configuration on the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.record_histories", description=__doc__)
-    parser.add_argument("--out", required=True, help="folder for the .json.gz files")
-    parser.add_argument("rows", nargs="+", metavar="MODEL:OPTIMIZER:BATCH:IMAGE_SIZE")
+    """Save one history for each configuration; return the exit status, 1 where one could not be recorded."""
+    parser = Parser("record_histories", __doc__)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the .json.gz files"
+    )
+    parser.add_argument("configurations", type=configuration, nargs="+", metavar=CONFIGURATION)
     options = parser.parse_args(arguments)
-    Path(options.out).mkdir(parents=True, exist_ok=True)
-    # A fresh process for each: cached segments and workspaces of the one before would show.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchvision"])
-    failed = 0
-    for row in options.rows:
-        process = context.Process(target=_record_and_save, args=(row, options.out))
-        process.start()
-        process.join()
-        failed += process.exitcode != 0
-    return 1 if failed else 0
+    if not torch.cuda.is_available():
+        parser.error("there is no GPU here")
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = False
+    for one in options.configurations:
+        model = one.model.replace(":", "-")
+        name = f"{model}-{one.optimizer}-{one.batch_size}-{one.image_size}.json.gz"
+        try:
+            with Worker("experiments.record_histories:RecordedRun", one) as worker:
+                events = worker.call("save", options.out / name)
+        except MeasureError as error:
+            failed = True
+            print(f"{name}: {error}", file=sys.stderr)
+        else:
+            print(f"{name}: {events} events, {(options.out / name).stat().st_size} bytes")
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -57,23 +57,6 @@ def test_a_sum_that_the_allocator_did_not_count_is_refused() -> None:
         measured.kept_by_module(recorded(512), CHANGES)
 
 
-def test_without_a_gpu_nothing_is_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The measuring command refuses, and names the one that predicts; so it does for a wrong row."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for row, message in (
-        ("resnet18:sgd:4:32", "stepcost predict"),
-        ("resnet18", "is not MODEL"),
-        ("resnet18:sdg:4:32", "unknown optimizer 'sdg'; it takes sgd, "),
-        ("resnet18:sgd:0:32", "1 or more"),
-    ):
-        with pytest.raises(SystemExit) as ended:
-            measured.main([row])
-        assert ended.value.code == 2
-        assert message in capsys.readouterr().err
-
-
 def test_the_innermost_module_is_known_at_every_moment() -> None:
     """Entering and leaving forwards, nested and shared, gives the owner in turn; the hooks are gone after."""
     inner = nn.ReLU()

@@ -107,10 +107,6 @@ class Session(Measurements):
         )
         return replace(plain, **fields)
 
-    def configuration(self, request: Request) -> Worker:
-        """Start a fresh process that holds the configuration. Raises ``MeasureError``."""
-        return self.worker(jobs.CONFIGURATION, request)
-
     def reading(self, request: Request) -> Reading:
         """Return the memory reading of ``request``, taken once a session; 'out of memory' is a reading."""
         if request not in self._readings:
@@ -142,11 +138,6 @@ class Session(Measurements):
         unread = {**step["unread"], **limits["unread"]}
         return {**step, **limits, "least_s": least_s(step["least_bytes"], limits), "unread": unread}
 
-    def read(self, worker: Worker) -> Reading:
-        """Return the memory reading of a configuration that a worker holds."""
-        reading: Reading = worker.call("reading")
-        return reading
-
     def prediction(self, request: Request) -> Reading:
         """Predict the memory of ``request`` without a GPU, in a child that serves the whole session.
 
@@ -161,10 +152,6 @@ class Session(Measurements):
         with self.costs.of("predict the largest batch"):
             largest: PredictedLargest = self._predicted("largest_batch", request)
         return largest
-
-    def predicted_largest_batch(self, request: Request) -> int | None:
-        """Predict the same; ``None`` where it is not known exactly."""
-        return self.predicted_largest(request).largest_batch
 
     def _predicted(self, method: str, request: Request) -> Any:
         if self._predictor is None:

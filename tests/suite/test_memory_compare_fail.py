@@ -77,7 +77,7 @@ def test_time_is_still_gated_by_pytest_benchmark(door: Door, monkeypatch: pytest
     """A slower step fails through ``--benchmark-compare-fail``, an unchanged one does not."""
     timed = (*GATED, "--benchmark-compare-fail=median:100%")
     assert run(door, *timed).ret == 0
-    monkeypatch.setenv("SLEEP", "0.3")
+    monkeypatch.setenv("SLEEP", "0.15")
     result = run(door, *timed)
     assert result.ret != 0  # an exception of its own: 1 from the command line
     assert "memory gate" not in result.stdout.str()
@@ -85,7 +85,7 @@ def test_time_is_still_gated_by_pytest_benchmark(door: Door, monkeypatch: pytest
 
 def test_both_regressions_are_told(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """A regression in time does not hide one in memory."""
-    monkeypatch.setenv("SLEEP", "0.3")
+    monkeypatch.setenv("SLEEP", "0.15")
     monkeypatch.setenv("PEAK", "2000000")
     result = run(door, *GATED, "--benchmark-compare-fail=median:100%")
     assert result.ret != 0  # an exception of its own: 1 from the command line

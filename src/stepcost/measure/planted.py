@@ -19,8 +19,8 @@ class PlantedStep(EngineStep):
     def busy_shares(self) -> dict[str, float]:
         """Share of a step during which the GPU computes.
 
-        Of the ``study`` step, ``study with copy`` (its batch comes from the host), ``plain`` and
-        ``plain with synchronisation`` (the host waits after the forward pass of every module, as no
+        Of the ``study`` step, ``study with copy`` (its batch comes from the host), ``eager`` and
+        ``eager with synchronisation`` (the host waits after the forward pass of every module, as no
         captured step can).
         """
         self.prepare()
@@ -35,10 +35,10 @@ class PlantedStep(EngineStep):
         self._launch = copy_and_step
         shares["study with copy"] = self._busy_share()
         self._launch = self._work
-        shares["plain"] = self._busy_share()
+        shares["eager"] = self._busy_share()
         for module in self.training_step.model.modules():
             module.register_forward_hook(lambda *_: torch.cuda.synchronize())
-        shares["plain with synchronisation"] = self._busy_share()
+        shares["eager with synchronisation"] = self._busy_share()
         return shares
 
     def _busy_share(self) -> float:

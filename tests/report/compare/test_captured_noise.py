@@ -12,7 +12,7 @@ import random
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from experiments.resampling import MACHINE
+from experiments.alarms_resampled import MACHINE
 from stepcost.report.compare.sides import compare_sides
 from stepcost.report.compare.time_figures import ASSUMED_CAPTURED_NOISE
 from stepcost.report.load import Run

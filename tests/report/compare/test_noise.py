@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.resampling import runs
+from experiments.alarms_resampled import runs
 from stepcost.report.compare.noise import (
     LEAST_NOISE,
     HostNoise,

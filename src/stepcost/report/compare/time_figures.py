@@ -18,7 +18,7 @@ ASSUMED_CAPTURED_NOISE = 0.007
 It rests on one pair of runs on one card: 15 steps on an H100, each in two processes minutes apart, gave
 0.53 % (``experiments/samples/h100-captured-steps.json``). All 15 were slower in the second run, by 0.67 %
 in the mean, so most of it is a shift of the whole run, whose size one pair hardly tells. Nine runs in a row
-on another H100 host gave 0.33 % for one step (``experiments/samples/h100-planted``)."""
+on another H100 host gave 0.33 % for one step (``experiments/samples/h100-planted.tar.gz``)."""
 STEPS = (STEP_TIMED, ENGINE_TIMED)
 HOST = ("gpu", "cpu")
 """What must be equal of two machines before the noise of one stands for that of the other."""

@@ -1,4 +1,6 @@
-"""Whole runs made from saved rounds of real ones, by resampling: what the gate's figures are taken with.
+"""Count how often the gate raises an alarm on whole runs made by resampling: the table of docs/compare.md.
+
+``python -m experiments.alarms_resampled`` takes some minutes and is seeded.
 
 ``samples/h100-step-rounds.json`` holds the rounds of seven rows (20 each) of
 two runs of the suite on an H100 whose processor sets the step's time, and the
@@ -14,10 +16,13 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.arguments import Parser
+from stepcost.report.compare.sides import compare_sides
 from stepcost.report.load import Run
 
 SAMPLES = json.loads((Path(__file__).parent / "samples" / "h100-step-rounds.json").read_text())
@@ -100,3 +105,52 @@ def _blocks(dice: random.Random, rounds: list[float]) -> list[float]:
 def runs(dice: random.Random, number: int, **how: Any) -> list[Run]:
     """Repetitions."""
     return [run(dice, **how) for _ in range(number)]
+
+
+CASES = (
+    (1.0, 1, 1),
+    (1.0, 5, 1),
+    (1.0, 10, 1),
+    (1.0, 5, 5),
+    (1.0, 30, 30),
+    (0.3, 1, 1),
+    (0.3, 10, 10),
+    (0.1, 1, 1),
+    (0.1, 5, 1),
+    (0.1, 10, 1),
+    (0.1, 5, 5),
+)
+"""Noise (1 is that of the saved host), runs of the base, runs of the new side."""
+PLANTS: tuple[tuple[str, dict[str, float], int], ...] = (
+    ("itself", {}, 1000),
+    ("step 5 % slower", {"slower": 1.05}, 200),
+    ("step 20 % slower", {"slower": 1.2}, 200),
+    ("GPU work 5 % more", {"busy_slower": 1.05}, 200),
+    ("step 50 % slower", {"slower": 1.5}, 200),
+)
+"""What is planted, and how many comparisons of whole runs are made."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table as Markdown; return the exit status."""
+    Parser("alarms_resampled", __doc__).parse_args(arguments)
+    print(
+        "| noise | base runs | new runs |", " | ".join(f"{name} ({times})" for name, _, times in PLANTS), "|"
+    )
+    print("|---:" * (3 + len(PLANTS)) + "|")
+    for noise, base, new in CASES:
+        dice = random.Random(7)
+        cells = []
+        for _, planted, times in PLANTS:
+            times = times if base < 20 else times // 4  # noqa: PLW2901 (thirty runs a side take long)
+            raised = sum(
+                compare_sides(runs(dice, base, noise=noise), runs(dice, new, noise=noise, **planted)).is_worse
+                for _ in range(times)
+            )
+            cells.append(f"{100 * raised / times:.1f} %")
+        print(f"| {noise:g} | {base} | {new} |", " | ".join(cells), "|", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

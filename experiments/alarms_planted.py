@@ -1,18 +1,24 @@
-"""How often the gate raises an alarm on real saved runs: ``python -m experiments.saved_figures FOLDER``.
+"""Count how often the gate raises an alarm on real runs, with a regression planted in some.
 
-FOLDER holds runs of one build on one machine, named by what is planted in them: ``self*`` nothing, ``slow*``,
-``fat*`` and ``busy*`` what ``planted.py`` plants. Every comparison is of whole runs, as ``reports compare``
-makes it. Those that share a run are not independent: the shares say what happened, not how sure it is.
+``python -m experiments.alarms_planted RUNS``: RUNS is a folder in which ``experiments.planted_runs``
+saved, or an archive of one, such as ``experiments/samples/h100-planted.tar.gz``. Runs are of one build on one
+machine and named by what is planted in them: ``self*`` nothing; of ``slow*``, ``fat*`` and ``busy*``
+``planted_steps.py`` says what. Every comparison is of whole runs, as ``stepcost compare`` makes it. Those
+that share a run are not independent: the shares say what happened, not how sure it is.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations, permutations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from experiments.arguments import Parser
 from stepcost.report.compare.result import CannotCompareError, Comparison
 from stepcost.report.compare.sides import compare_sides
 from stepcost.report.load import LoadError, Run, load, split_name
@@ -24,31 +30,42 @@ MOST = 300
 Sides = tuple[Sequence[Run], Sequence[Run]]
 
 
-def main(arguments: list[str]) -> int:
-    """Print the shares as a Markdown table. Returns 0, or 2 where there is nothing to compare."""
+def main(arguments: list[str] | None = None) -> int:
+    """Print the shares as a Markdown table; return the exit status."""
+    parser = Parser("alarms_planted", __doc__)
+    parser.add_argument("runs", type=Path, help="a folder of saved runs, or an archive of one")
+    options = parser.parse_args(arguments)
     try:
-        (folder,) = arguments
-        lines = table(runs_in(Path(folder)))
-    except ValueError:
-        print("name one folder of saved runs", file=sys.stderr)
-        return 2
+        print("\n".join(table(runs_in(options.runs))))
     except (LoadError, CannotCompareError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print("\n".join(lines))
+        parser.error(str(error))
     return 0
 
 
-def runs_in(folder: Path) -> dict[str, list[Run]]:
-    """The runs by what is planted in them, ``self`` first. Raises `LoadError`."""
-    files = sorted(folder.rglob("*.json"))
-    found = {
-        kind: [load(path) for path in files if split_name(path)[1].startswith(kind)]
-        for kind in ("self", *PLANTS)
-    }
+def runs_in(place: Path) -> dict[str, list[Run]]:
+    """Load the runs in a folder or archive by what is planted in them, ``self`` first. Raises `LoadError`."""
+    with _unpacked(place) as folder:
+        files = sorted(folder.rglob("*.json"))
+        found = {
+            kind: [load(path) for path in files if split_name(path)[1].startswith(kind)]
+            for kind in ("self", *PLANTS)
+        }
     if len(found["self"]) < 2:
-        raise LoadError(f"{folder}: fewer than two saved runs called self*")
+        raise LoadError(f"{place}: fewer than two saved runs called self*")
     return found
+
+
+@contextmanager
+def _unpacked(place: Path) -> Iterator[Path]:
+    if not place.is_file():
+        yield place
+        return
+    with TemporaryDirectory() as folder:
+        try:
+            shutil.unpack_archive(place, folder, filter="data")
+        except shutil.ReadError:
+            raise LoadError(f"{place}: neither a folder nor an archive of saved runs") from None
+        yield Path(folder)
 
 
 def table(runs: dict[str, list[Run]]) -> list[str]:
@@ -110,4 +127,4 @@ def _share(raised: Sequence[bool]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Runs of one build saved on an H100, with a regression planted in some: what the gate says of each pair."""
+"""Alarms are counted right, and raised where they should be on runs saved on an H100."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from statistics import median, stdev
 
 import pytest
 
-from experiments.saved_figures import runs_in
+from experiments.alarms_planted import main, runs_in
 from stepcost.report.compare.sides import compare_sides
 from stepcost.report.compare.time_figures import ASSUMED_CAPTURED_NOISE
 from stepcost.report.find import REFERENCE
 from stepcost.report.load import Run, load
+from tests.report.compare.saved import changed, plain_run, save, slower
 
-RUNS = runs_in(Path(__file__).parents[2] / "experiments" / "samples" / "h100-planted")
-"""Adam, batch 64: the plain step and the captured one of `fast`, by ``experiments.collect``."""
+RUNS = runs_in(Path(__file__).parents[2] / "experiments" / "samples" / "h100-planted.tar.gz")
+"""Adam, batch 64: the plain step and the captured one of `fast`, by ``experiments.planted_runs``."""
 
 
 READINGS = [
@@ -82,3 +83,21 @@ def test_captured_steps_scatter_less_than_is_assumed() -> None:
     assert len(medians) == 9
     assert stdev(map(math.log, medians)) == pytest.approx(0.0033, abs=0.0005)
     assert stdev(map(math.log, medians)) < ASSUMED_CAPTURED_NOISE
+
+
+def test_shares_are_counted_over_saved_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each kind of plant is caught where it can be, and a build compared with itself never alarms."""
+    for place in range(5):
+        save(slower(plain_run(), 1 + place / 10_000), tmp_path, f"000{place}_self{place}")
+    for place in range(2):
+        slow = slower(plain_run(), 1.05 + place / 10_000)
+        save(slow, tmp_path, f"001{place}_slow{place}")
+        save(changed(plain_run(), 0, peak_allocated_bytes=3_011_000), tmp_path, f"002{place}_fat{place}")
+    assert main([str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| 1 self | 1 self | 20 | 0.0 % | 0.0 % | 0.0 % | 0.0 % |" in lines
+    assert "| 4 self | 1 self | 5 | 0.0 % | 0.0 % | 0.0 % | 0.0 % |" in lines
+    assert "| 1 self | 1 slow | 10 | 0.0 % | 0.0 % | 0.0 % | 0.0 % |" in lines
+    assert "| 5 self | 1 slow | 2 | 100.0 % | 0.0 % | 100.0 % | 0.0 % |" in lines
+    assert "| 5 self | 2 slow | 1 | 100.0 % | 0.0 % | 100.0 % | 0.0 % |" in lines
+    assert "| 1 self | 1 fat | 10 | 100.0 % | 100.0 % | 0.0 % | 0.0 % |" in lines

@@ -1,0 +1,48 @@
+"""What the experiments' command lines share: a bad argument is one line, with exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from stepcost.catalog.optimizers import OPTIMIZERS
+from stepcost.request import Request
+
+CONFIGURATION = "MODEL:OPTIMIZER:BATCH:IMAGE_SIZE"
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes the arguments of ``python -m experiments.NAME``; ``about`` is the module's docstring."""
+
+    def __init__(self, name: str, about: str | None) -> None:
+        super().__init__(
+            prog=f"python -m experiments.{name}",
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def configuration(text: str) -> Request:
+    """Read ``resnet152:sgd:64:32`` as a request for the first GPU; a model's own name may have a colon.
+
+    Raises `argparse.ArgumentTypeError`.
+    """
+    try:
+        model, optimizer, *sizes = text.rsplit(":", 3)
+        batch_size, image_size = (whole(size) for size in sizes)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {CONFIGURATION}") from None
+    if optimizer not in OPTIMIZERS:
+        raise argparse.ArgumentTypeError(f"unknown optimizer {optimizer!r}; it takes {', '.join(OPTIMIZERS)}")
+    return Request(model=model, optimizer=optimizer, batch_size=batch_size, image_size=image_size)
+
+
+def whole(text: str) -> int:
+    """Read a whole number of 1 or more. Raises `argparse.ArgumentTypeError`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
