@@ -18,7 +18,7 @@ MAY_IMPORT = {  # room, or a module at the top that stands above the rooms; the 
     "report": {"report", "ground", "catalog"},
     "session": {"measure", "ground", "catalog"},
     "about": {"session", "ground"},
-    "cli": {"measure", "predict", "report", "ground", "catalog"},
+    "cli": {"cli", "predict", "report", "ground", "catalog"},
 }
 
 
@@ -44,7 +44,7 @@ def files(*folders):
 def room_of(name):
     """The room of a module of the library, such as ``measure`` for ``stepcost.measure.nvml``."""
     first = name.split(".")[1] if "." in name else ""
-    return first if first in MAY_IMPORT else "ground"
+    return {"__main__": "cli"}.get(first, first if first in MAY_IMPORT else "ground")
 
 
 def tops(path):
