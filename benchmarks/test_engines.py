@@ -1,7 +1,7 @@
 """Question 4: what does the way a step is run cost, and do all ways train the same?"""
 
 LOSSES_AGREE = 1e-9
-"""Largest relative difference of a step's loss from the plain loop's, both in fp64."""
+"""Largest relative difference of a step's loss from the eager engine's, both in fp64."""
 
 
 def test_step_on_each_engine(engine_step, engine, batch_size):
@@ -11,7 +11,7 @@ def test_step_on_each_engine(engine_step, engine, batch_size):
 
 
 def test_engines_train_the_same(same_losses, engine):
-    """4. From one seed, does an engine give the plain loop's losses, step by step?"""
+    """4. From one seed, does an engine give the eager engine's losses, step by step?"""
     trained = same_losses(engine=engine)
     assert trained["norm_steps"] in (None, trained["steps"])
     assert trained["optimizer_steps"] in (None, trained["steps"])

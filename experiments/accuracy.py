@@ -9,7 +9,6 @@ table; ``--mem-tracker`` adds what torch's MemTracker says of the same step on f
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import statistics
@@ -20,7 +19,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from stepcost.catalog.cards import Card, find_card
+from experiments.arguments import parser_of
+from stepcost.catalog.cards import CARDS, Card
 from stepcost.predict.prediction import predict
 from stepcost.predict.simulate import simulate
 from stepcost.predict.tape import WORKSPACE
@@ -150,13 +150,15 @@ def summary(name: str, errors: list[float]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.accuracy", description=__doc__)
+    parser = parser_of("accuracy", __doc__)
     parser.add_argument("readings", type=Path, help="a saved run, or a file with one measured reading a line")
     parser.add_argument("--gpu", required=True, metavar="CARD", help="the card they were read on")
     parser.add_argument("--torch", default=installed_torch(), help="with which torch (%(default)s)")
     parser.add_argument("--mem-tracker", action="store_true", help="compare with torch's MemTracker too")
     parser.add_argument("--leave-out", choices=("batch", "convolutions", "table"), help="of the workspaces")
     options = parser.parse_args(arguments)
+    if options.gpu not in CARDS:
+        parser.error(f"unknown card {options.gpu!r}; it takes {', '.join(CARDS)}")
     columns = [*FIGURES, *([TRACKER] if options.mem_tracker else [])]
     if options.leave_out:
         columns = [*FIGURES[:2]]
@@ -165,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     out.write(f"| model | optimizer | batch | image | {names} | s |\n")
     out.write("|---" * (5 + len(columns)) + "|\n")
     rows = []
-    where = options.readings, find_card(options.gpu), options.torch
+    where = options.readings, CARDS[options.gpu], options.torch
     compared = (
         compare_without(*where, options.leave_out)
         if options.leave_out

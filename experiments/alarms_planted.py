@@ -18,7 +18,7 @@ from itertools import combinations, permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from experiments.arguments import Parser
+from experiments.arguments import parser_of
 from stepcost.report.compare.result import CannotCompareError, Comparison
 from stepcost.report.compare.sides import compare_sides
 from stepcost.report.load import LoadError, Run, load, split_name
@@ -32,7 +32,7 @@ Sides = tuple[Sequence[Run], Sequence[Run]]
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the shares as a Markdown table; return the exit status."""
-    parser = Parser("alarms_planted", __doc__)
+    parser = parser_of("alarms_planted", __doc__)
     parser.add_argument("runs", type=Path, help="a folder of saved runs, or an archive of one")
     options = parser.parse_args(arguments)
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.arguments import Parser
+from experiments.arguments import parser_of
 from stepcost.report.compare.sides import compare_sides
 from stepcost.report.load import Run
 
@@ -133,7 +133,7 @@ PLANTS: tuple[tuple[str, dict[str, float], int], ...] = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table as Markdown; return the exit status."""
-    Parser("alarms_resampled", __doc__).parse_args(arguments)
+    parser_of("alarms_resampled", __doc__).parse_args(arguments)
     print(
         "| noise | base runs | new runs |", " | ".join(f"{name} ({times})" for name, _, times in PLANTS), "|"
     )

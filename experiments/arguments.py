@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
 
 from stepcost.catalog.optimizers import OPTIMIZERS
+from stepcost.cli import Parser
 from stepcost.request import Request
 
 CONFIGURATION = "MODEL:OPTIMIZER:BATCH:IMAGE_SIZE"
 
 
-class Parser(argparse.ArgumentParser):
-    """Takes the arguments of ``python -m experiments.NAME``; ``about`` is the module's docstring."""
-
-    def __init__(self, name: str, about: str | None) -> None:
-        super().__init__(
-            prog=f"python -m experiments.{name}",
-            description=about,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, and exit with code 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
+def parser_of(name: str, about: str | None) -> Parser:
+    """Return a parser for ``python -m experiments.NAME``; ``about`` is the module's docstring."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return Parser(prog=f"python -m experiments.{name}", description=about, formatter_class=layout)
 
 
 def configuration(text: str) -> Request:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.arguments import CONFIGURATION, Parser, configuration
+from experiments.arguments import CONFIGURATION, configuration, parser_of
 from stepcost.activations import ModuleActivations, as_rows, print_activations
 from stepcost.failures import MeasureError
 from stepcost.measure.activations import kept_by_module, record_by_module
@@ -34,7 +34,7 @@ class Activations(Configuration):
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; return the exit status."""
-    parser = Parser("measured_activations", __doc__)
+    parser = parser_of("measured_activations", __doc__)
     parser.add_argument("configuration", type=configuration, metavar=CONFIGURATION)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all modules to a file")
     options = parser.parse_args(arguments)

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from experiments.arguments import Parser, whole
+from experiments.arguments import parser_of, whole
 from stepcost import jobs
 
 ORDER = ("self", "slow", "self", "fat", "self", "slow", "self", "busy")
@@ -39,7 +39,7 @@ PLANTS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Save runs until the time is up, one line for each; return the exit status."""
-    parser = Parser("planted_runs", __doc__)
+    parser = parser_of("planted_runs", __doc__)
     parser.add_argument("folder", type=Path, help="where the runs are saved")
     parser.add_argument("seconds", type=whole, help="for how long to go on")
     options, flags = parser.parse_known_args(arguments)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.arguments import CONFIGURATION, Parser, configuration
+from experiments.arguments import CONFIGURATION, configuration, parser_of
 from stepcost.allocator.history import History, save
 from stepcost.catalog.optimizers import build_optimizer
 from stepcost.failures import MeasureError
@@ -93,7 +93,7 @@ def record_run(request: Request) -> History:
 
 def main(arguments: list[str] | None = None) -> int:
     """Save one history for each configuration; return the exit status, 1 where one could not be recorded."""
-    parser = Parser("record_histories", __doc__)
+    parser = parser_of("record_histories", __doc__)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the .json.gz files"
     )

@@ -18,19 +18,20 @@ WRONG_REQUEST = 2
 """Exit code of a request that makes no sense."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are one line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and exit with `WRONG_REQUEST`."""
         self.exit(WRONG_REQUEST, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand that the arguments name; return its exit code."""
-    parser = _Parser(prog="stepcost", description="What does a training step cost?")
+    parser = Parser(prog="stepcost", description="What does a training step cost?")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (_add_predict, _add_report, _add_compare, _add_list, _add_record):
         add(commands)
@@ -45,13 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> _Parser:
-    parser: _Parser = commands.add_parser(name, help=help, description=help)
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> Parser:
+    parser: Parser = commands.add_parser(name, help=help, description=help)
     parser.set_defaults(run_command=run, parser=parser)
     return parser
 
 
-def _add_flag(parser: _Parser, field: str, *, default: str | None, help: str | None = None) -> None:
+def _add_flag(parser: Parser, field: str, *, default: str | None, help: str | None = None) -> None:
     """Add a flag of the suite, under the same names and with the same checks."""
     flag: Flag = FLAGS[field]
     text = (help or flag.help) + ("" if default is None else f" (default: {default})")
@@ -130,7 +131,7 @@ def _predict(options: argparse.Namespace) -> int:
     return max(one.exit_code for one in found)
 
 
-def _add_storage(parser: _Parser) -> None:
+def _add_storage(parser: Parser) -> None:
     from stepcost.report.find import STORAGE  # noqa: PLC0415 (keeps the import of predictions light)
 
     parser.add_argument(

@@ -66,7 +66,7 @@ class Peak:
 
 
 def kind_of(allocation: Allocation, forward_end: int) -> str:
-    """What an allocation is: as known, else kept for backward, else workspace or temporary.
+    """Return what an allocation is: as known, else kept for backward, else workspace or temporary.
 
     ``forward_end`` is the index of the last event of the forward phase.
     """

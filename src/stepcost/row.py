@@ -194,6 +194,8 @@ class Instrument:
     )
 
 
+OUT_OF_MEMORY_TIMED = "attempt that ran out of memory"
+"""What the seconds of a row are of where nothing could be timed."""
 PARTS = (
     Asked,
     Request,

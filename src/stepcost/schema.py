@@ -234,7 +234,7 @@ def text(value: Any) -> str:
 
 
 def _record(part: type) -> Kind:
-    """An object with those fields; bad ones are ``None``, an object without those it needs is bad."""
+    """Check an object of a dataclass: bad fields become ``None``; without one it needs it is bad."""
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -252,7 +252,7 @@ def _record(part: type) -> Kind:
 
 
 def _list_of(kind: Kind) -> Kind:
-    """A list; items that are not of ``kind`` are left out."""
+    """Check a list; items that are not of ``kind`` are left out."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list | tuple):
@@ -271,7 +271,7 @@ def _list_of(kind: Kind) -> Kind:
 
 
 def _map_of(kind: Kind) -> Kind:
-    """An object with names of its own; entries that are not of ``kind`` are left out."""
+    """Check an object with names of its own; entries that are not of ``kind`` are left out."""
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -337,7 +337,7 @@ def _origin(hint: Any) -> Any:
 
 
 def _parts(hint: Any) -> type | None:
-    """The dataclass in an annotation, bare or as the items of a tuple."""
+    """Return the dataclass in an annotation, bare or as the items of a tuple."""
     if get_origin(hint) in (list, tuple):
         hint = get_args(hint)[0]
     return hint if isinstance(hint, type) and is_dataclass(hint) else None

@@ -202,7 +202,7 @@ class Session(Measurements):
             return worker.call(method, *arguments)
 
     def limits(self, precision: str, batch_size: int) -> dict[str, Any]:
-        """What bounds a step on this card: its rates, measured once a session, and the step's operations.
+        """Return what bounds a step here: the card's rates, measured once a session, and its operations.
 
         ``copy_bytes_per_s``, ``matrix_flops_per_s`` in that precision, and ``step_flops``: ``None`` where the
         model cannot be counted, as ``unread`` then says. Raises ``MeasureError``.

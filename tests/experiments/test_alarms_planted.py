@@ -18,7 +18,7 @@ from stepcost.report.load import Run, load
 from tests.report.compare.saved import changed, plain_run, save, slower
 
 RUNS = runs_in(Path(__file__).parents[2] / "experiments" / "samples" / "h100-planted.tar.gz")
-"""Adam, batch 64: the plain step and the captured one of `fast`, by ``experiments.planted_runs``."""
+"""Adam, batch 64: the eager step and the captured one of `fast`, by ``experiments.planted_runs``."""
 
 
 READINGS = [

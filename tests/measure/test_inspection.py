@@ -70,7 +70,7 @@ def runs_out_of_memory(logits):
     "change", [lambda logits: logits, lambda logits: SimpleNamespace(logits=logits), runs_out_of_memory]
 )
 def test_model_that_trains_is_taken(monkeypatch, change):
-    """Logits, alone or beside other heads, are what is asked for; out of memory is left to the rows."""
+    """Logits, alone or next to other heads, are what is asked for; out of memory is left to the rows."""
     try_model(monkeypatch, Model(change))
 
 

@@ -1,4 +1,4 @@
-"""The door in pytest: ``--memory-compare-fail`` beside pytest-benchmark's ``--benchmark-compare-fail``."""
+"""The gate in pytest: ``--memory-compare-fail`` alongside pytest-benchmark's ``--benchmark-compare-fail``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_more_memory_fails_the_session(door: Door, monkeypatch: pytest.MonkeyPat
 
 
 def test_growth_within_the_tolerance_passes(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exactly the tolerance is still allowed; the exact rule beside it fires."""
+    """Exactly the tolerance is still allowed; the exact rule next to it fires."""
     monkeypatch.setenv("PEAK", "1001000")
     assert run(door, *GATED).ret == 0
     assert run(door, GATED[0], "--memory-compare-fail=peak_*_bytes:0").ret == pytest.ExitCode.TESTS_FAILED

@@ -19,7 +19,7 @@ def settings(**given_flags):
 
 
 def test_defaults():
-    """With no flag the lab's own configurations are asked for."""
+    """With no flag the configurations of the write-up are asked for."""
     chosen = settings()
     assert chosen.batch_sizes == (4, 16, 64, 256)
     assert chosen.optimizers == ("sgd", "sgd-momentum", "adam")

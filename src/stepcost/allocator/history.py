@@ -33,7 +33,7 @@ class History:
     kinds: dict[int, str] = field(default_factory=dict)
     """Address to what was known to live there at the start."""
     kinds_after: dict[int, str] = field(default_factory=dict)
-    """The same at the end."""
+    """Address to what was known to live there at the end."""
     about: dict[str, Any] = field(default_factory=dict)
     """Versions, the configuration, and the allocator's own counters to check a replay against."""
 

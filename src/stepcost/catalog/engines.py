@@ -41,7 +41,7 @@ ENGINES: dict[str, Engine] = {
     for row in (
         Engine(
             name="eager",
-            description="the plain loop of a textbook, DataLoader and all: each kernel launched in turn",
+            description="the loop of a textbook, DataLoader and all: each kernel launched in turn",
         ),
         Engine(
             name="graph",

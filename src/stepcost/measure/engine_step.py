@@ -67,7 +67,7 @@ class EngineStep(Configuration):
         return kept
 
     def _least_bytes(self, kept_bytes: int) -> int:
-        """The bytes that this engine's step must move between the GPU and its memory, whatever its kernels.
+        """Return the bytes that this step must move between the GPU and its memory, whatever its kernels.
 
         Parameters that get a gradient are read in forward, in backward and by the optimizer, and written;
         gradients, optimizer state and what forward keeps for backward are written and read; images are

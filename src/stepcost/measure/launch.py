@@ -62,7 +62,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def _in_fp32(rate: float) -> float:
-    """The rate as torch's fused kernels read it from the GPU, so that all engines have the same."""
+    """Round the rate as torch's fused kernels read it from the GPU, so that all engines have one."""
     return float(torch.tensor(rate, dtype=torch.float32))
 
 

@@ -144,7 +144,7 @@ class Study:
         return -(-self.images_per_epoch // self.request.batch_size)
 
     def _next_rate(self, steps: int) -> None:
-        """A step was taken: set the rate of the next one, of ``steps`` in all."""
+        """Set the rate of the next step, of ``steps`` in all, after one was taken."""
         self.steps_taken += 1
         if self.scheduled:
             rate = self.learning_rate * self.rate_factor(self.steps_taken / steps)
@@ -260,6 +260,6 @@ class Study:
 
 
 def _first(counts: Iterator[Any]) -> int | None:
-    """The first of some counters as a number."""
+    """Return the first of some counters as a number."""
     found = next(counts, None)
     return None if found is None else int(found)

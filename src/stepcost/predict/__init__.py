@@ -1,4 +1,4 @@
-"""The same reading without a GPU: ``predict(request, card)``."""
+"""Predict a reading without a GPU: ``predict(request, card)``."""
 
 from stepcost.predict.prediction import predict
 

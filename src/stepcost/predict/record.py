@@ -101,7 +101,7 @@ def _taken(run: Any, direction: str) -> int:
 
 
 def _taken_with_less(run: Any, direction: str, workspace_bytes: int) -> int | None:
-    """The same where a workspace of ``workspace_bytes`` cannot be allocated; ``None`` if nothing runs."""
+    """Return what is taken where ``workspace_bytes`` cannot be allocated; ``None`` if nothing runs."""
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     made = run(direction)

@@ -31,7 +31,7 @@ def _add(tape: Tape, func: Any, left: Any, right: Any, **options: Any) -> Any:
 
 
 def _is_alone(tensor: torch.Tensor) -> bool:
-    """Does the tensor fill a storage that no other tensor shares? A view shares its base's."""
+    """Say whether the tensor fills a storage that no other tensor shares; a view shares its base's."""
     fills = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
     return fills and not tensor._is_view()
 
@@ -45,7 +45,7 @@ def _layer_norm(tape: Tape, func: Any, images: torch.Tensor, *rest: Any) -> Any:
 def _layer_norm_backward(
     tape: Tape, func: Any, gradient: torch.Tensor, images: torch.Tensor, *rest: Any
 ) -> Any:
-    """The same, of the gradient too."""
+    """Copy inputs and gradient that are not contiguous; make contiguous gradients."""
     with tape.copied((images, "nchw")):
         made = tape.note(_contiguous(func(gradient, images, *rest)))
         with tape.copied((gradient, "nchw")):
@@ -130,7 +130,7 @@ def _roll(tape: Tape, func: Any, tensor: torch.Tensor, shifts: list[int], dims: 
 
 
 def _scalar_tensor(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """A number written into part of a tensor stays on the CPU (``set_item`` in ``ATen/TensorIndexing.h``)."""
+    """Keep on the CPU a number written into part of a tensor (``set_item`` in ``ATen/TensorIndexing.h``)."""
     if tape.in_setitem:
         kwargs["device"] = "cpu"
     return tape.note(func(*args, **kwargs))

@@ -31,7 +31,7 @@ class Simulation:
     kept_bytes: int = 0
     """What the last step's forward phase left allocated."""
     kept: list[tuple[Owner, int]] = field(default_factory=list)
-    """The same, storage by storage, with the module in whose forward each was made."""
+    """What it left allocated, storage by storage, with the module in whose forward each was made."""
     peak: Peak | None = None
     requests: list[tuple[str, int]] = field(default_factory=list)
     """Everything asked of the allocator in order: ``alloc`` or ``free``, and the bytes requested."""

@@ -21,9 +21,9 @@ RECORDED: Ranges = {
 }
 """Lowest and highest of predicted / measured - 1 over 43 runs with every convolution in the table."""
 OTHER_BATCHES: Ranges = {"peak_allocated_bytes": (-0.0101, 0.0073), "peak_reserved_bytes": (-0.1647, 0.041)}
-"""The same over 45 runs with each convolution estimated from other batch sizes (``--leave-out batch``)."""
+"""Lowest and highest over 45 runs with each estimated from other batch sizes (``--leave-out batch``)."""
 OTHER_CONVOLUTIONS: Ranges = {"peak_allocated_bytes": (-0.418, 0.293), "peak_reserved_bytes": (-0.522, 0.278)}
-"""The same with each estimated from other convolutions (``--leave-out convolutions``)."""
+"""Lowest and highest with each estimated from other convolutions (``--leave-out convolutions``)."""
 
 
 def expected_error(workspaces: Workspaces, card: Card | None, version: Version) -> Ranges | None:

@@ -198,7 +198,7 @@ LARGE_CUBLAS_SINCE: dict[str, Version] = {
 ``parseChosenWorkspaceSize`` in ``aten/src/ATen/cuda/CublasHandlePool.cpp``.
 """
 OTHER_CUBLAS_BYTES = (4096 * 2 + 16 * 8) << 10
-"""The same elsewhere: cuBLAS's own default of two buffers of 4 MiB and eight of 16 KiB."""
+"""cuBLAS workspace elsewhere: its own default of two buffers of 4 MiB and eight of 16 KiB."""
 CUBLASLT_BYTES = 1 << 20
 """cuBLASLt workspace (the same file)."""
 

@@ -134,7 +134,7 @@ def _rows(benchmarks: list[Any]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _about_file(data: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    """What is unusual about the file as a whole."""
+    """Return what is unusual about the file as a whole."""
     notes = []
     if not isinstance(data.get("machine_info"), dict):
         notes.append("the file does not say which machine it was saved on")

@@ -72,7 +72,7 @@ def _print(console: Console, *shown: RenderableType) -> None:
 
 
 def _rich_table(table: Table, columns_free: int) -> RichTable:
-    """The table; where it is wider than ``columns_free``, headings over figures are folded at their words."""
+    """Return the table; where it is wider than ``columns_free``, headings of figures fold at their words."""
     from rich import box  # noqa: PLC0415 (as above)
     from rich.table import Table as NewTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

@@ -57,7 +57,7 @@ def engine_steps(rows: list[Row]) -> dict[tuple[int, str], Row]:
 
 
 def _asked(rows: list[Row]) -> dict[tuple[int, str], Row]:
-    """Steps that were timed or ran out of memory, in that order; of one asked twice a timed one."""
+    """Return steps that were timed or ran out of memory, in that order; of one asked twice a timed one."""
     found: dict[tuple[int, str], Row] = {}
     for row in of_question(rows, "4"):
         if not row.get("batch_size") or not row.get("engine"):

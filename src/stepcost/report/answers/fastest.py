@@ -93,7 +93,7 @@ def _pace(batch: int, rows: list[Row], group: list[Row], eager_rows: list[Row]) 
 
 
 def _median_epoch_s(row: Row) -> float | None:
-    """The median epoch, of two in the middle the shorter; where epochs were not timed, their mean."""
+    """Return the median epoch, of two in the middle the shorter; where epochs were not timed, their mean."""
     taken = epochs_s(row)
     if taken:
         return median_low(taken)
@@ -191,7 +191,7 @@ def _table(paces: list[Pace], group: list[Row], eager_rows: list[Row]) -> Table:
 
 
 def _eager_steps(rows: list[Row], like: Row) -> list[Row]:
-    """Timed eager steps of the same training; none where the training itself was eager."""
+    """Return timed eager steps of the same training; none where the training itself was eager."""
     if like.get("engine") in (None, "eager"):
         return []
     return [
@@ -205,7 +205,7 @@ def _eager_steps(rows: list[Row], like: Row) -> list[Row]:
 
 
 def _busy_share(rows: list[Row], like: Row, batch: int) -> float | None:
-    """The profiler's busy share at this batch size, of the same model on the same engine."""
+    """Return the profiler's busy share at this batch size, of the same model on the same engine."""
     for row in rows:
         same = all(row.get(name) == like.get(name) for name in (*SAME_STEP, "engine"))
         if same and row.get("batch_size") == batch and row.get("gpu_busy_share") is not None:

@@ -70,7 +70,7 @@ def _changes(title: str, changes: Sequence[Change]) -> Table | None:
 
 
 def figure(change: Change, value: float | None) -> str:
-    """A figure in the unit of its column: MB (10**6 bytes), milliseconds, a count, or yes and no."""
+    """Write a figure in the unit of its column: MB (10**6 bytes), milliseconds, a count, or yes and no."""
     if value is None:
         return "not read"
     if change.figure == "fits":
@@ -95,7 +95,7 @@ def ratio(change: Change) -> str:
 
 
 def growth(change: Change) -> str:
-    """New less base in bytes, to the byte; empty for other figures."""
+    """Write new less base in bytes, to the byte; empty for other figures."""
     if "_bytes" not in change.figure or change.base is None or change.new is None:
         return ""
     return f"{change.new - change.base:+,.0f}"
@@ -113,7 +113,7 @@ def _unmatched(title: str, rows: Sequence[Unmatched]) -> Table | None:
 
 
 def _common(found: Comparison) -> Table | None:
-    """What all timed steps have in common, shown whatever its verdict: it is what a whole run can detect."""
+    """Return what all timed steps have in common, whatever its verdict: what a whole run can detect."""
     lines = [change for change in found.changes if change.figure.endswith("_ratio")]
     if not lines:
         return None
@@ -136,7 +136,7 @@ def _common(found: Comparison) -> Table | None:
 
 
 def _machines(found: Comparison) -> Table | None:
-    """The two machines side by side, where they differ."""
+    """Return the two machines side by side, where they differ."""
     sides = [
         {name: _machine_text(name, machine.get(name)) for name in BUILD}
         for machine in (found.base_machine, found.new_machine)
@@ -152,7 +152,7 @@ def _machines(found: Comparison) -> Table | None:
 
 
 def _contexts(found: Comparison) -> Table | None:
-    """The CUDA contexts of two machines side by side: the card's and the driver's, not the build's."""
+    """Return the CUDA contexts of two machines side by side: the card's and the driver's, not the build's."""
     apart = [
         found.base_machine.get(name) != found.new_machine.get(name) for name in ("gpu", "driver", "cuda")
     ]

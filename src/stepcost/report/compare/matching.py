@@ -8,18 +8,17 @@ from typing import Any
 
 from stepcost.report.load import Run
 from stepcost.report.rows import Row, configuration
-from stepcost.row import ROW
+from stepcost.row import OUT_OF_MEMORY_TIMED, ROW
 
 Key = tuple[Any, ...]
 RowsByKey = dict[Key, dict[int, Row]]
-"""The same row in each run of one side that has it, by the run's place on its side."""
+"""For each key, the row of each run of one side that has it, by the run's place on its side."""
 Pair = tuple[dict[int, Row], dict[int, Row]]
 """One row of both sides, by run."""
 
 IDENTITY = tuple(name for name, one in ROW.items() if one.identifies)
 """Rows are compared only where every one of these is equal; a field that neither row stores is equal."""
 
-OUT_OF_MEMORY_TIMED = "attempt that ran out of memory"
 STEP_TIMED = "training step"
 ENGINE_TIMED = "engine step"
 """A training step too, launched by the engine and in the precision that its row names."""
@@ -30,7 +29,7 @@ _EPOCHS = len(IDENTITY)
 
 
 def identity(row: Row) -> Key:
-    """What a row is. One that ran out of memory is still the step or training that it tried to be."""
+    """Return what a row is. One that ran out of memory is still the step or training that it tried to be."""
     if not row.get("question"):
         return ("foreign", row.get("fullname") or row.get("name"))
     values = {name: row.get(name) for name in IDENTITY}

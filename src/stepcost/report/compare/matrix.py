@@ -37,7 +37,7 @@ RESULTS = (("largest batch", _largest_batch), ("test accuracy", _final_accuracy)
 
 
 def builds(runs: Sequence[Run]) -> Table:
-    """What each run was made with."""
+    """Return what each run was made with."""
     return Table(
         caption="The runs; versions as text",
         columns=("", *(run.label for run in runs)),

@@ -99,7 +99,7 @@ class Comparison:
     busy: tuple[BusyPair, ...] = field(default=(), repr=False)
 
     def of(self, *verdicts: Verdict) -> list[Change]:
-        """Changes with one of these verdicts, the largest growth first."""
+        """Return changes with one of these verdicts, the largest growth first."""
         chosen = [change for change in self.changes if change.verdict in verdicts]
         return sorted(chosen, key=lambda change: -(change.ratio or float("inf")))
 

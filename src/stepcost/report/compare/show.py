@@ -25,7 +25,7 @@ def headline(found: Comparison) -> str:
 
 
 def closing(found: Comparison) -> list[str]:
-    """What the tables leave out, in sentences."""
+    """Return what the tables leave out, in sentences."""
     bytes_judged = [c for c in found.of("same", "worse", "better") if "_bytes" in c.figure]
     exact = [change for change in bytes_judged if change.why.startswith("exact")]
     agree = sum(change.base == change.new for change in exact)
@@ -47,7 +47,7 @@ def closing(found: Comparison) -> list[str]:
 
 
 def markdown(found: Comparison) -> str:
-    """The comparison for a pull request."""
+    """Return the comparison for a pull request."""
     blocks = [f"**{escape_markdown(headline(found))}**", *(markdown_table(table) for table in tables(found))]
     return "\n\n".join([*blocks, *(escape_markdown(line) for line in closing(found))]) + "\n"
 

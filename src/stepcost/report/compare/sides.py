@@ -84,7 +84,7 @@ def _without_partner(rows: RowsByKey, others: RowsByKey) -> list[Row]:
 
 
 def _one_machine(runs: Sequence[Run]) -> Mapping[str, Any]:
-    """What the runs of a side share; repetitions must be of one machine and build."""
+    """Return what the runs of a side share; repetitions must be of one machine and build."""
     first = runs[0]
     for run in runs[1:]:
         apart = [word for name, word in BUILD.items() if first.machine.get(name) != run.machine.get(name)]
@@ -112,7 +112,7 @@ def _sources_apart(gone: Iterable[Row], added: Iterable[Row]) -> list[str]:
 
 
 def _of_the_runs(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
-    """What failed or was left out of the sessions themselves."""
+    """Return what failed or was left out of the sessions themselves."""
     notes = []
     for run in (*base, *new):
         failed = run.session.get("failed") or []
@@ -124,7 +124,7 @@ def _of_the_runs(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
 
 
 def _other_models(pairs: Iterable[Pair]) -> list[str]:
-    """A model that kept its name and not its parameters."""
+    """Return a model that kept its name and not its parameters."""
     firsts = [[next(iter(side.values())) for side in pair] for pair in pairs]
     names = {
         f"{old.get('model')} has {old['parameters']:,} parameters on one side and "

@@ -25,7 +25,7 @@ TOGETHER = {STEP_TIMED: "all steps together", ENGINE_TIMED: "all engine steps to
 
 
 def host_noise(figure: TimeFigure, base: Sequence[Run], new: Sequence[Run]) -> noise.HostNoise:
-    """What the sides' runs say of the noise between processes of this figure; only step times are read so.
+    """Return what the sides' runs say of the noise between processes, which is read of step times only.
 
     A side whose runs say nothing takes the other side's noise if both are one kind of machine.
     """

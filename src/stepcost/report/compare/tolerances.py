@@ -115,7 +115,7 @@ def figures(row: Row) -> dict[str, int]:
 
 
 def rule_for(field: str, rules: Sequence[FieldRule]) -> FieldRule | None:
-    """The last rule whose pattern fits, so that a later one refines an earlier one; ``None``: not gated."""
+    """Return the last rule that fits, so that a later one refines an earlier one; ``None``: not gated."""
     fitting = [rule for rule in rules if fnmatchcase(field, rule.pattern)]
     return fitting[-1] if fitting else None
 

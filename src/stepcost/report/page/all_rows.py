@@ -115,7 +115,7 @@ _LAST_EPOCH = [
 
 
 def _trials(row: Row) -> Table:
-    """The batch sizes that a search for the largest tried, in order."""
+    """Return the batch sizes that a search for the largest tried, in order."""
     found = _table("", row["trials"], [_column(one) for one in fields_of(Trial).values()])
     return Table(
         caption=f"The search for the largest batch ({configuration(row)}), in the order tried, "

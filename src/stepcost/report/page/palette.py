@@ -1,4 +1,4 @@
-"""The same colour, dash, marker and hatch for the same thing on every plot.
+"""Colours, dashes, markers and hatches: one for each thing, the same on every plot.
 
 Colours are Okabe and Ito's, told apart by colour-blind readers; hatches,
 dashes and markers tell the same things apart in grey.

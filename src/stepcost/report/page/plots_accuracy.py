@@ -90,7 +90,7 @@ def _accuracy(
 
 
 def _percents(rows: Sequence[Row], field: str) -> list[list[float]]:
-    """The accuracies of each run over the epochs that all of them have, in percent."""
+    """Return the accuracies of each run over the epochs that all of them have, in percent."""
     length = min(len(row["epochs"]) for row in rows)
     return [[100 * epoch[field] for epoch in row["epochs"][:length]] for row in rows]
 

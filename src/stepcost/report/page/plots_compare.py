@@ -132,7 +132,7 @@ def _panel(axes: Any, heading: str, changes: Sequence[Change], rows: Sequence[st
 
 
 def _limits(changes: Sequence[Change]) -> tuple[float, float]:
-    """Ends of the axis: every ratio, and its interval up to a factor of `WIDEST`."""
+    """Return ends of the axis: every ratio, and its interval up to a factor of `WIDEST`."""
     ratios_there = [change.ratio or 1.0 for change in changes]
     ends = [end for change in changes for end in change.interval or ()]
     ends = [min(max(end, 1 / WIDEST), WIDEST) for end in ends]

@@ -126,7 +126,7 @@ def _ticks(runs: list[Run]) -> list[str]:
 
 
 def _lines(metric: Metric, runs: list[Run]) -> tuple[str, Lines]:
-    """The source and the lines of the configuration that most runs have, of two runs at least.
+    """Return the source and the lines of the configuration that most runs have, of two runs at least.
 
     Runs are joined only where all but the varying name agrees, the source
     included: a prediction is never joined with a measurement.

@@ -145,5 +145,5 @@ def _engine_axes(axes: Any, names: Sequence[str]) -> None:
 
 
 def _with_limits(row: Row) -> list[float]:
-    """The step and what bounds it, in seconds."""
+    """Return the step and what bounds it, in seconds."""
     return [step_s(row), *(row[field] for field in LIMITS if row.get(field))]

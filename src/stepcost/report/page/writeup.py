@@ -120,7 +120,7 @@ def _context(_figure: Figure, _run: Run, rows: list[Row], _said: Mapping[str, An
 
 
 def _row_of(rows: list[Row], question: str, field: str, value: Any) -> tuple[Row | None, str, str]:
-    """The row of that optimizer or batch size, with the memory figure that its whole group has."""
+    """Return the row of that optimizer or batch size, with the memory figure that its whole group has."""
     asked = [row for row in of_question(rows, question) if not is_search(row)]
     found = groups(asked, field)
     figure = memory_figure(found[0]) if found else None
