@@ -13,7 +13,7 @@ from stepcost.report.tables import Table
 from stepcost.report.units import count, counted, listed, percent, points, seconds
 
 SMALL_SHARE = 0.5
-"""A last batch below this share of a full one is pointed out: docs/method.md says what it did."""
+"""A last batch below this share of a full one is pointed out: docs/notes/method.md says what it did."""
 
 
 def most_accurate(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
