@@ -52,7 +52,7 @@ class Trace:
 
 def trace_run(request: Request, steps: int = STEPS) -> Trace:
     """Trace the configuration; raises ``ValueError`` with one line where it cannot be built or traced."""
-    find_optimizer(request.optimizer)
+    takes(find_optimizer(request.optimizer), "lr")  # a class that cannot be imported says so by itself
     if request.precision != "fp32" or request.engine != "eager":
         raise ValueError(
             f"{request.precision} with {request.engine} cannot be predicted, only fp32 with eager"

@@ -7,7 +7,7 @@ import functools
 import gzip
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -78,6 +78,10 @@ class Estimated(Enum):
     """Nothing was recorded on this compute capability: they are left out, so that peaks are lower bounds."""
 
 
+def _counted(convolutions: Collection[str]) -> str:
+    return "1 convolution is" if len(convolutions) == 1 else f"{len(convolutions)} convolutions are"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workspaces:
     """What cuDNN and cuBLAS take on one card, in bytes."""
@@ -105,12 +109,12 @@ class Workspaces:
 
     @property
     def why_estimated(self) -> str | None:
-        """The same in one line, for people."""
-        batches, missing = len(self.missing_batches), len(self.missing)
+        """Say in one line what had to be estimated."""
+        batches, missing = (_counted(names) for names in (self.missing_batches, self.missing))
         return {
             None: None,
-            Estimated.FROM_BATCHES: f"{batches} convolutions are not in the table at this batch size",
-            Estimated.FROM_CONVOLUTIONS: f"{missing} convolutions are not in the table",
+            Estimated.FROM_BATCHES: f"{batches} not in the table at this batch size",
+            Estimated.FROM_CONVOLUTIONS: f"{missing} not in the table",
             Estimated.NOT_AT_ALL: "no convolution was recorded on this compute capability",
         }[self.estimated]
 

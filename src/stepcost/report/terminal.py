@@ -55,7 +55,8 @@ def print_table(table: Table, file: TextIO) -> None:
 
     # Where nobody looks at a screen of some width, a wide table is not cut.
     console = Console(file=file, highlight=False, width=None if file.isatty() else UNCUT_COLUMNS)
-    _print(console, Text(table.caption, style="italic"), _rich_table(table, console.width))
+    drawn = [_rich_table(table, console.width)] if table.rows else []
+    _print(console, Text(table.caption, style="italic"), *drawn)
 
 
 def _print(console: Console, *shown: RenderableType) -> None:
