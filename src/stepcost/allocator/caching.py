@@ -193,7 +193,8 @@ class CachingAllocator:
             self.empty_cache()
             if not self._fits(size):
                 raise OutOfMemory(
-                    f"{size:,} bytes on top of {self.reserved_bytes:,} reserved exceed {self.capacity_bytes:,}"
+                    f"{size:,} bytes on top of {self.reserved_bytes:,} reserved "
+                    f"exceed {self.capacity_bytes:,}"
                 )
         return self.add_segment(self._addresses.take(size), size, small)
 
