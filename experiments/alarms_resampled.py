@@ -1,4 +1,4 @@
-"""Count how often the gate raises an alarm on whole runs made by resampling: the table of docs/compare.md.
+"""Count how often the gate raises an alarm on resampled whole runs: the table of docs/notes/compare.md.
 
 ``python -m experiments.alarms_resampled`` takes some minutes and is seeded.
 
@@ -108,19 +108,26 @@ def runs(dice: random.Random, number: int, **how: Any) -> list[Run]:
 
 
 CASES = (
-    (1.0, 1, 1),
-    (1.0, 5, 1),
-    (1.0, 10, 1),
-    (1.0, 5, 5),
-    (1.0, 30, 30),
-    (0.3, 1, 1),
-    (0.3, 10, 10),
-    (0.1, 1, 1),
-    (0.1, 5, 1),
-    (0.1, 10, 1),
-    (0.1, 5, 5),
+    (1.0, 1, 1, 0, 0.0),
+    (1.0, 1, 1, 5, 0.0),
+    (1.0, 1, 1, 5, 1.0),
+    (1.0, 5, 1, 0, 0.0),
+    (1.0, 10, 1, 0, 0.0),
+    (1.0, 5, 5, 0, 0.0),
+    (1.0, 30, 30, 0, 0.0),
+    (0.3, 1, 1, 0, 0.0),
+    (0.3, 1, 1, 5, 0.0),
+    (0.3, 1, 1, 5, 1.0),
+    (0.3, 10, 10, 0, 0.0),
+    (0.1, 1, 1, 0, 0.0),
+    (0.1, 1, 1, 5, 0.0),
+    (0.1, 1, 1, 5, 1.0),
+    (0.1, 5, 1, 0, 0.0),
+    (0.1, 10, 1, 0, 0.0),
+    (0.1, 5, 5, 0, 0.0),
 )
-"""Noise (1 is that of the saved host), runs of the base, runs of the new side."""
+"""Noise (1 is that of the saved host), runs of the base, runs of the new side, medians of fresh processes
+that each run holds, and drift (the shift that all steps of a run share, in process effects)."""
 PLANTS: tuple[tuple[str, dict[str, float], int], ...] = (
     ("itself", {}, 1000),
     ("step 5 % slower", {"slower": 1.05}, 200),
@@ -135,20 +142,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the table as Markdown; return the exit status."""
     parser_of("alarms_resampled", __doc__).parse_args(arguments)
     print(
-        "| noise | base runs | new runs |", " | ".join(f"{name} ({times})" for name, _, times in PLANTS), "|"
+        "| noise | base runs | new runs | processes | drift |",
+        " | ".join(f"{name} ({times})" for name, _, times in PLANTS),
+        "|",
     )
-    print("|---:" * (3 + len(PLANTS)) + "|")
-    for noise, base, new in CASES:
+    print("|---:" * (5 + len(PLANTS)) + "|")
+    for noise, base, new, processes, shift in CASES:
+        host = {"noise": noise, "processes": processes, "shift": shift}
         dice = random.Random(7)
         cells = []
         for _, planted, times in PLANTS:
             times = times if base < 20 else times // 4  # noqa: PLW2901 (thirty runs a side take long)
             raised = sum(
-                compare_sides(runs(dice, base, noise=noise), runs(dice, new, noise=noise, **planted)).is_worse
+                compare_sides(runs(dice, base, **host), runs(dice, new, **host, **planted)).is_worse
                 for _ in range(times)
             )
             cells.append(f"{100 * raised / times:.1f} %")
-        print(f"| {noise:g} | {base} | {new} |", " | ".join(cells), "|", flush=True)
+        print(f"| {noise:g} | {base} | {new} | {processes} | {shift:g} |", " | ".join(cells), "|", flush=True)
     return 0
 
 
