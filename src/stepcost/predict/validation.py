@@ -1,4 +1,4 @@
-"""What predictions were compared with, and the error to expect of one (``docs/prediction.md``)."""
+"""What predictions were compared with, and the error to expect of one (``docs/notes/prediction.md``)."""
 
 from __future__ import annotations
 
