@@ -57,7 +57,7 @@ def test_the_assumed_noise_is_what_was_seen() -> None:
 
 
 def test_the_steps_of_a_run_move_together() -> None:
-    """All steps of the real pair moved the same way: docs/compare.md has the figures."""
+    """All steps of the real pair moved the same way: docs/notes/compare.md has the figures."""
     assert min(DIFFERENCES) > 0
     assert round(100 * SHIFT, 2) == 0.67
     assert round(100 * pstdev(RESIDUALS), 2) == 0.35

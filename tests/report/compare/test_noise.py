@@ -1,4 +1,4 @@
-"""False alarms and catches, by resampling rounds saved on an H100; seeded. docs/compare.md has more."""
+"""False alarms and catches, by resampling rounds saved on an H100; seeded. docs/notes/compare.md has more."""
 
 from __future__ import annotations
 

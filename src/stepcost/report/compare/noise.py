@@ -1,4 +1,4 @@
-"""Is a time longer than its noise explains? The statistics; docs/compare.md says why these.
+"""Is a time longer than its noise explains? The statistics; docs/compare.md has the rules.
 
 Each run gives one number for a row: the median of its rounds. Runs are the
 unit of replication, because rounds of one process follow each other's luck:
@@ -39,7 +39,7 @@ to vary as much as what each has of its own. Of eager steps, five runs on H100 h
 hosts, far apart, 3.0; drawn with 2, a build compared with itself alarms in fewer than 1 % of comparisons."""
 UNKNOWN_DRIFT = 0.30
 """Share by which all steps of a run may differ from those of the next, where nothing tells: as far apart as
-the farthest two runs of one build on one kind of host that are at hand (docs/compare.md)."""
+the farthest two runs of one build on one kind of host that are at hand (docs/notes/compare.md)."""
 LEAST_NOISE = 0.001
 """No standard error below this share is believed: clocks and schedulers are not better than that."""
 CONFIDENCE = 0.95
