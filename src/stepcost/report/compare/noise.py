@@ -35,7 +35,7 @@ ENOUGH_FREEDOM = ENOUGH_RUNS - 2
 """Degrees of freedom of a spread that is used; with fewer it would decide little and guess much."""
 RUNS_TO_PROCESSES = 2
 """Variance between runs over that between processes of one run: what all processes of a run share is allowed
-to vary as much as what each has of its own (docs/notes/compare.md: read at 1.6, and what 2 does to alarms)."""
+to vary as much as what each has of its own (docs/notes/compare.md: read at 1.6; alarms with 2)."""
 UNKNOWN_DRIFT = 0.30
 """Share by which all steps of a run may differ from those of the next, where nothing tells: as far apart as
 the farthest two runs of one build on one kind of host that are at hand (docs/notes/compare.md)."""
