@@ -111,6 +111,17 @@ def test_units_follow_from_names():
     assert not fields_of(Sample)["wait_s"].gated
 
 
+def test_a_time_is_never_gated_as_bytes_are():
+    """Declaring a gated time is refused: its noise would fail every comparison."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Timed:
+        wait_s: float | None = stored("seconds", gated=True)
+
+    with pytest.raises(TypeError, match="wait_s"):
+        fields_of(Timed)
+
+
 def test_plain_data_become_a_reading_again():
     """What a row stores of a reading makes the same reading, moments and ledger included."""
     stored_reading = {"source": "measured", "fits": True, "moments": [{"moment": "model loaded"}]}

@@ -115,6 +115,8 @@ def fields_of(part: type) -> dict[str, Field]:
             continue
         kind = _kind(hints[one.name])
         plain = _without_none(hints[one.name])
+        if one.metadata["gated"] and unit_of(one.name) == "s":
+            raise TypeError(f"{one.name}: a time is never the same twice, and cannot be gated as bytes are")
         found[one.name] = Field(
             name=one.name,
             meaning=one.metadata["meaning"],

@@ -129,7 +129,7 @@ def test_equal_memory_names_no_winner() -> None:
     third = memory("2a", "adamw", 8, (51, 66, 74, 607, 681), parameter_bytes=10_000_000,
                    optimizer_state_bytes=20_000_000)  # fmt: skip
     text = answer("2b", [*BY_OPTIMIZER, third]).text
-    assert "Adam and adamw take the most process memory, 681.0 MB each" in text
+    assert "Adam and AdamW take the most process memory, 681.0 MB each" in text
 
 
 def test_one_that_ran_out_of_memory_is_not_compared() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from stepcost.catalog.optimizers import OPTIMIZERS
 from stepcost.row import ROW
 
 Row = dict[str, Any]
@@ -20,17 +21,11 @@ CONFIGURATION = tuple(
 PLAIN = "eager"
 """The engine whose kernels the processor launches one by one, and whose time is therefore the processor's."""
 
-OPTIMIZER_LABELS = {
-    "sgd": "SGD",
-    "sgd-momentum": "SGD with momentum",
-    "adam": "Adam",
-    "adam-fused": "Adam (fused)",
-}
-
 
 def optimizer_label(name: str | None) -> str:
     """Return the name that a reader knows; names without one stay as stored."""
-    return OPTIMIZER_LABELS.get(name or "", name or "unnamed optimizer")
+    row = OPTIMIZERS.get(name or "")
+    return (row.label if row else "") or name or "unnamed optimizer"
 
 
 def of_question(rows: Iterable[Row], question: str) -> list[Row]:
@@ -79,7 +74,7 @@ def groups(rows: Iterable[Row], varying: str) -> list[list[Row]]:
 
     ordered = sorted(found.values(), key=rank)
     if varying == "optimizer":
-        order = {name: place for place, name in enumerate(OPTIMIZER_LABELS)}
+        order = {name: place for place, name in enumerate(OPTIMIZERS)}
         return [sorted(group, key=lambda row: order.get(row[varying], len(order))) for group in ordered]
     return [sorted(group, key=lambda row: row[varying]) for group in ordered]
 

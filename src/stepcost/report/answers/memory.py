@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stepcost.catalog.optimizers import OPTIMIZERS
 from stepcost.report.rows import (
     Row,
     configuration,
@@ -22,13 +23,6 @@ from stepcost.report.units import BYTES_NOTE, count, counted, listed, mb, mb_num
 
 SMALL_SHARE = 0.01
 """A smaller part of a difference is not worth a clause."""
-WHAT_IS_KEPT = {
-    "sgd-momentum": "velocities",
-    "adam": "moments",
-    "adam-fused": "moments",
-    "adamw": "moments",
-}
-"""What an optimizer's state tensors are called; others keep 'state'."""
 COLUMNS = {
     "tensor_bytes": "tensors",
     "peak_allocated_bytes": "allocated",
@@ -96,7 +90,8 @@ def _what_it_keeps(row: Row) -> str:
     trained = row.get("trainable_parameter_bytes") or row["parameter_bytes"]
     if state == 0:
         return f"{label} keeps nothing between steps"
-    what = WHAT_IS_KEPT.get(row["optimizer"], "state")
+    known = OPTIMIZERS.get(row["optimizer"])
+    what = known.keeps if known else "state"
     if trained and state % trained == 0:
         return f"{label} keeps {state // trained} x {mb(trained)} of {what}"
     return f"{label} keeps {mb(state)} of {what}"
