@@ -49,6 +49,7 @@ def test_no_owner_is_named(path):
         ("h100-80gb", "h100-80gb-again"),
         ("h100-80gb", "h100-80gb-fast"),
         ("h100-80gb-fast-before", "h100-80gb-fast"),
+        ("h100-80gb-fast", "h100-80gb-torch2.11"),
         ("h200-141gb", "h200-141gb-again"),
         ("h100-80gb", "h200-141gb"),
     ],
