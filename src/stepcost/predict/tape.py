@@ -54,9 +54,14 @@ class Tape(TorchDispatchMode):
         """Say what ``tensors`` are."""
         for tensor in tensors:
             if isinstance(tensor, torch.Tensor) and tensor.is_meta:
-                known = self._of_storage.get(tensor.untyped_storage()._cdata)
-                if known is not None:
-                    self.kinds[known[0]] = kind
+                allocation = self.allocation_of(tensor.untyped_storage())
+                if allocation is not None:
+                    self.kinds[allocation] = kind
+
+    def allocation_of(self, storage: torch.UntypedStorage) -> int | None:
+        """Return the id of the allocation that a storage on the meta device has; ``None`` for any other."""
+        known = self._of_storage.get(storage._cdata)
+        return None if known is None else known[0]
 
     def enter(self, owner: Owner) -> None:
         """Say in which module's forward what comes is made."""
@@ -113,8 +118,7 @@ class Tape(TorchDispatchMode):
 
     def note_in_place(self, made: torch.Tensor, written_to: torch.Tensor) -> torch.Tensor:
         """Write down that ``made`` has the memory of ``written_to``."""
-        known = self._of_storage.get(written_to.untyped_storage()._cdata)
-        self._note_storage(made.untyped_storage(), None if known is None else known[0])
+        self._note_storage(made.untyped_storage(), self.allocation_of(written_to.untyped_storage()))
         return made
 
     def _note_storage(self, storage: torch.UntypedStorage, shared: int | None) -> None:
