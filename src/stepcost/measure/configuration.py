@@ -122,6 +122,9 @@ class Configuration:
         enter_phase("warm-up")
         for _ in range(WARM_UP_STEPS - 1):
             self.step()
+        # Cyclic garbage would be freed at a random moment; facts repeat to the byte only without it. Freed
+        # after the counter is read, it would pass for a leak below zero, and hide a real one.
+        gc.collect()
         allocated_between_steps = torch.cuda.memory_allocated()
         phase_peaks, activation_bytes = self._steady_step()
         leaked_bytes = torch.cuda.memory_allocated() - allocated_between_steps
@@ -181,8 +184,6 @@ class Configuration:
 
     def _steady_step(self) -> tuple[dict[str, int], int]:
         """Peak of allocated bytes in each phase of one step, and what forward leaves for backward."""
-        # Cyclic garbage would be freed at a random moment; facts repeat to the byte only without it.
-        gc.collect()
         self._synchronize()
         # The step itself drops the old gradients; forward's increase must not be netted with that.
         self.training_step.optimizer.zero_grad(set_to_none=True)
