@@ -18,6 +18,7 @@ from stepcost.measure.child import STARTED, free_gpu_bytes
 from stepcost.measure.configuration import Configuration
 from stepcost.measure.engine_step import EngineStep
 from stepcost.measure.measurements import Measurements
+from stepcost.measure.recording import record_step
 from stepcost.predict import predict
 from stepcost.predict.prediction import predict_in_full
 from stepcost.predict.simulate import simulate
@@ -187,6 +188,41 @@ def test_the_process_is_read_from_the_device_where_none_is_listed():
         reading = Configuration(asked(f"{OWN}:Uneven", "sgd", 2)).reading()
     assert reading.process_bytes_from == "nvml device difference"
     assert (reading.process_bytes, reading.context_bytes) == (904 * MIB, 760 * MIB)
+
+
+def test_what_was_there_before_the_first_step_is_in_no_figure():
+    """What was given back before is in no peak, and garbage in a cycle is in none either, and no leak."""
+    expected = measured("small-cnn", "sgd", 4)
+    with simulated_card():
+        held = Configuration(asked("small-cnn", "sgd", 4))
+        given_back = torch.empty(200 * MIB, device=DEVICE)
+        del given_back
+        cycle = [torch.empty(3 * MIB, device=DEVICE)]
+        cycle.append(cycle)
+        del cycle
+        gc.disable()
+        try:
+            reading = held.reading()
+        finally:
+            gc.enable()
+    assert reading.phase_peak_bytes == expected.phase_peak_bytes
+    assert reading.first_step_peak_allocated_bytes < 200 * MIB
+    assert reading.leaked_bytes == 0
+
+
+def test_a_recording_is_of_its_step_alone():
+    """What is recorded of the third step has its peak, not the first's, and what it keeps, by hand."""
+    with simulated_card(bare=True):
+        held = Configuration(asked(f"{OWN}:Uneven", "sgd", 2))
+        held.step()
+        held.step()
+        history = record_step(held.training_step, held.images, held.labels)
+    assert history.about == {
+        "peak_allocated_bytes": BASE + 512 + 50 * MIB,
+        "peak_reserved_bytes": 144 * MIB,
+        "activation_bytes": 24_576 + 6 * 512 + 1024,
+    }
+    assert [name for name, _ in history.marks] == ["forward", "backward", "optimizer step"]
 
 
 def test_an_attempt_tells_the_peak_of_both_steps():
