@@ -159,7 +159,7 @@ class Uneven(nn.Module):
         self.last = nn.Linear(3 * 32 * 32, num_classes)
         self.steps = 0
         self.leaks: list[torch.Tensor] = []
-        self.eval()  # as some builders leave a model, whose batch norm then keeps no statistics
+        self.eval()  # as some builders leave a model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         taken = [images.new_empty(size * MIB // 4) for size in self.TAKEN_MIB[self.steps]]
