@@ -38,7 +38,8 @@ class Deadly(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.model(images)
-        torch.cuda.synchronize()
+        if images.is_cuda:
+            torch.cuda.synchronize()
         if len(images) in ENDS:
             ENDS[len(images)]()
         return logits
@@ -94,17 +95,17 @@ class OnStep(TrainingStep):
         return super().__call__(images, labels, both)
 
 
-def leave_no_room() -> list[torch.Tensor]:
+def leave_no_room(device: str) -> list[torch.Tensor]:
     """Make this process's card as small as what it has reserved, and use that up: nothing more fits."""
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
     held: list[torch.Tensor] = []
     size = 256 * MIB
     while size >= 512:
         try:
-            held.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+            held.append(torch.empty(size, dtype=torch.uint8, device=device))
         except torch.OutOfMemoryError:
             size //= 2
     return held
@@ -124,17 +125,17 @@ class ShortOfMemory(Configuration):
         """Shrink the card where its moment has come."""
         step: Any = self.training_step
         if moment == self.moment and step.told:
-            self.held += leave_no_room()
+            self.held += leave_no_room(self.request.device)
 
     def timed_steps(self, count: int) -> list[float]:
         seconds = super().timed_steps(count)
         if self.moment == "timed":
-            self.held += leave_no_room()
+            self.held += leave_no_room(self.request.device)
         return seconds
 
     def profiled(self) -> dict[str, float]:
         if self.moment == "profiled":
-            self.held += leave_no_room()
+            self.held += leave_no_room(self.request.device)
         return super().profiled()
 
 
@@ -150,7 +151,7 @@ class ShortAtCapture(EngineStep):
         """Shrink the card at the end of the only step before the capture whose phases are asked for."""
         step: Any = self.training_step
         if moment == "optimizer step" and step.told:
-            self.held += leave_no_room()
+            self.held += leave_no_room(self.request.device)
 
 
 class SomeoneElse:
@@ -248,7 +249,7 @@ class Adds:
 
     def step_after_a_copy(self) -> None:
         """Copy from the host first."""
-        self.on_host.to("cuda")
+        self.on_host.to(self.values.device)
         self.step()
 
     def profiled(self, copy: bool) -> dict[str, float]:

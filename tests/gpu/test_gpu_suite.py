@@ -77,7 +77,7 @@ def wait_for_rows(path, count, process):
 
 
 FEW = (
-    "--model=small-cnn",
+    "--model=resnet18",
     "--optimizers=sgd",
     "--batch-sizes=8,16,32,64,128",
     "-k",
@@ -153,7 +153,7 @@ def test_each_fault_costs_its_own_row(suite, machine, card):
         "--model=tests.gpu.planted_jobs:deadly",
         "--optimizers=sgd",
         "--batch-sizes=4,5,6,7,8",
-        "--time-limit=30",
+        "--time-limit=20",
         f"--device={machine.device}",
         "--benchmark-json=run.json",
     )
@@ -162,7 +162,7 @@ def test_each_fault_costs_its_own_row(suite, machine, card):
         said = said_by(process)
     assert process.returncode == 1, said
     assert re.search(r"3 failed, 2 passed", said), said
-    for line in ("SIGKILL", "no answer within 30 s; the child was killed", "SIGSEGV"):
+    for line in ("SIGKILL", "no answer within 20 s; the child was killed", "SIGSEGV"):
         assert re.search(rf"^\S*Configuration\.\w+: .*{re.escape(line)}", said, re.MULTILINE), said
     assert "Traceback" not in said, said
     rows = rows_of(suite / "run.json")
