@@ -27,11 +27,15 @@ def header_lines(session: Session) -> list[str]:
         f"{settings.image_size}x{settings.image_size}; optimizers {', '.join(settings.optimizers)}; "
         f"batch sizes {', '.join(map(str, settings.batch_sizes))}",
         f"stepcost: data set {data.name}, {len(data.train_images):,} + {len(data.test_images):,} images "
-        f"({data.source}); {settings.epochs} epochs, engine {session.study_engine}, "
+        f"({data.source}); {_epochs(settings.epochs)}, engine {session.study_engine}, "
         f"{settings.batch_optimizer}, seeds {', '.join(map(str, settings.seeds))}"
         f"{'; last partial batches left out' if settings.drop_last else ''}",
     ]
     return lines + [f"stepcost: note: {note}" for note in notes(session)]
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _device_line(machine: Machine, card: str) -> str:
@@ -54,6 +58,8 @@ def notes(session: Session) -> list[str]:
             f"process {other.pid} ({other.name}) holds {held} on {machine.device}; "
             "readings here are of the suite's own processes only, times may suffer"
         )
+    if session.validation is not None:
+        found.append(f"predictions: {session.validation}")
     if session.study_model != session.settings.model:
         found.append(
             f"questions 3b to 3d train {session.study_model} on the CPU, a stand-in for "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,11 +154,16 @@ class Session(Measurements):
             largest: PredictedLargest = self._predicted("largest_batch", request)
         return largest
 
-    def _predicted(self, method: str, request: Request) -> Any:
+    @functools.cached_property
+    def validation(self) -> str | None:
+        """What predictions were compared with, in one line; ``None`` where nothing is predicted."""
+        return None if self.on_gpu else str(self._predicted("validation"))
+
+    def _predicted(self, method: str, *arguments: Any) -> Any:
         if self._predictor is None:
             self._predictor = self.worker(jobs.PREDICTION)
         try:
-            return self._predictor.call(method, request, self.settings.card)
+            return self._predictor.call(method, *arguments, self.settings.card)
         except MeasureError:
             self.close()
             raise

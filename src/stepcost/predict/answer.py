@@ -137,6 +137,8 @@ def _fits_line(reading: Reading) -> str:
 def _largest_line(largest: PredictedLargest) -> str:
     at_least, at_most = largest.largest_batch_at_least, largest.largest_batch_at_most
     if largest.largest_batch is not None:
+        if largest.largest_batch_rests_on:
+            return f"Largest batch, estimated: {largest.largest_batch:,} ({largest.largest_batch_rests_on})."
         return f"Largest batch that fits: {largest.largest_batch:,}."
     if at_least is not None:
         return f"Largest batch that fits: at least {at_least:,}, where the search ends."

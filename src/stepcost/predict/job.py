@@ -5,6 +5,8 @@ from __future__ import annotations
 from stepcost.catalog.cards import CARDS
 from stepcost.predict import predict
 from stepcost.predict.largest import largest_batch
+from stepcost.predict.torch_versions import installed_torch, version_of
+from stepcost.predict.validation import validation_line
 from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.search import PredictedLargest
@@ -16,6 +18,10 @@ class Prediction:
     def predict(self, request: Request, card: str) -> Reading:
         """Predict the memory of one training configuration on a card of the catalog, in bytes."""
         return predict(request, CARDS[card])
+
+    def validation(self, card: str) -> str:
+        """Say in one line what predictions for a card were compared with, with the torch installed here."""
+        return validation_line(CARDS[card], version_of(installed_torch()))
 
     def largest_batch(self, request: Request, card: str) -> PredictedLargest:
         """Predict the largest batch that a card would train, or its bounds."""

@@ -11,6 +11,7 @@ from stepcost.catalog.cards import Card
 from stepcost.predict.simulate import simulate
 from stepcost.predict.torch_versions import version_of
 from stepcost.predict.trace import Trace, trace_run
+from stepcost.predict.validation import is_validated
 from stepcost.predict.workspaces import find_table, workspaces_on
 from stepcost.request import Request
 from stepcost.search import PredictedLargest, bracket, guess_from_tensors
@@ -59,7 +60,13 @@ def largest_batch(
     if card.is_measured and find_table(card.compute_capability) is not None:
         if bad is None:
             return PredictedLargest(largest_batch=None, largest_batch_at_least=good)
-        return PredictedLargest(largest_batch=good, largest_batch_at_most=at_most)
+        workspaces = workspaces_on(card, version)
+        simulate(trace(good), workspaces, card.room_bytes)
+        untested = None if is_validated(card, version) else "no run was compared with this card and torch"
+        rests_on = "; ".join(filter(None, (workspaces.why_estimated, untested))) or None
+        return PredictedLargest(
+            largest_batch=good, largest_batch_at_most=at_most, largest_batch_rests_on=rests_on
+        )
     low, high = (search(room, guess_from_tensors(tensors, room)) for room in card.likely_room_bytes)
     likely = (low[0],) if high[1] is None else (low[0], high[1] - 1)
     return PredictedLargest(largest_batch=None, largest_batch_at_most=at_most, largest_batch_likely=likely)

@@ -14,6 +14,7 @@ from stepcost.predict import tape, trace
 from stepcost.predict.simulate import Simulation, simulate
 from stepcost.predict.torch_versions import version_of
 from stepcost.predict.trace import Trace, trace_run
+from stepcost.predict.validation import most_too_low
 from stepcost.predict.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading
 from stepcost.request import Request
@@ -56,7 +57,8 @@ def predict_in_full(
         for action, what, more in traced.events:
             if action == tape.WORKSPACE:
                 workspaces.of(what, *more)
-    fits, reason = _fits(traced, simulation, workspaces, card)
+    too_low = most_too_low(workspaces, card, version_of(torch_version))
+    fits, reason = _fits(traced, simulation, workspaces, card, too_low)
     reading = _reading(traced, simulation, workspaces, card, fits=fits, reason=reason, started=started)
     return Prediction(
         reading=reading, kept=by_module(simulation.kept if fits is not False else []), workspaces=workspaces
@@ -64,9 +66,13 @@ def predict_in_full(
 
 
 def _fits(
-    traced: Trace, simulation: Simulation, workspaces: Workspaces, card: Card | None
+    traced: Trace, simulation: Simulation, workspaces: Workspaces, card: Card | None, too_low: float
 ) -> tuple[bool | None, str | None]:
-    """Return whether it fits, and the reason where it does not or where that cannot be said."""
+    """Return whether it fits, and the reason where it does not or where that cannot be said.
+
+    ``too_low`` is the share by which such predictions may be too low: where what is missing would not fit on
+    top, nothing is said to fit.
+    """
     if simulation.peak is None:
         return False, simulation.out_of_memory_in
     if card is None:
@@ -74,6 +80,13 @@ def _fits(
     if workspaces.estimated is not Estimated.NOT_AT_ALL:
         # Given the room that is left in the worst case that is likely; of a measured card there is one case.
         worst = card.likely_room_bytes[0]
+        reserved = simulation.allocator.peak_reserved_bytes
+        if too_low and reserved > (1 - too_low) * worst:
+            estimated = workspaces.why_estimated or "no run was compared with this card and torch"
+            return None, (
+                f"{reserved / MIB:,.0f} of {worst / MIB:,.0f} MiB would be reserved, but {estimated}, and "
+                f"such predictions were up to {100 * too_low:.0f} % too low"
+            )
         if worst == card.room_bytes or simulate(traced, workspaces, worst).peak is not None:
             return True, None
     unknown = [

@@ -38,6 +38,19 @@ def expected_error(workspaces: Workspaces, card: Card | None, version: Version) 
     return OTHER_BATCHES if workspaces.estimated is Estimated.FROM_BATCHES else OTHER_CONVOLUTIONS
 
 
+def most_too_low(workspaces: Workspaces, card: Card | None, version: Version) -> float:
+    """Return the share by which reserved memory may be predicted too low, as far as runs can tell.
+
+    Where no run was compared with that card and torch, it is taken to be as for batch sizes that are not in
+    the table, at least.
+    """
+    if workspaces.estimated is None and is_validated(card, version):
+        return 0.0
+    from_convolutions = workspaces.estimated not in (None, Estimated.FROM_BATCHES)
+    low, _ = (OTHER_CONVOLUTIONS if from_convolutions else OTHER_BATCHES)["peak_reserved_bytes"]
+    return -low
+
+
 def is_validated(card: Card | None, version: Version) -> bool:
     """Whether predictions for ``card`` with that torch were compared with runs."""
     return card is not None and card.name in VALIDATED_CARDS and version == VALIDATED_TORCH

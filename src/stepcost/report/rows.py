@@ -18,7 +18,7 @@ CONFIGURATION = tuple(
 )
 """What must be equal before two rows may share a plot line or a sentence."""
 
-PLAIN = "eager"
+EAGER = "eager"
 """The engine whose kernels the processor launches one by one, and whose time is therefore the processor's."""
 
 
@@ -69,8 +69,13 @@ def groups(rows: Iterable[Row], varying: str) -> list[list[Row]]:
 
     def rank(group: list[Row]) -> tuple[Any, ...]:
         first = group[0]
-        plain = (first.get("precision") in (None, "fp32")) + (first.get("engine") in (None, PLAIN))
-        return (-len({row[varying] for row in group}), first.get("source") != "measured", -plain, -len(group))
+        as_usual = (first.get("precision") in (None, "fp32")) + (first.get("engine") in (None, EAGER))
+        return (
+            -len({row[varying] for row in group}),
+            first.get("source") != "measured",
+            -as_usual,
+            -len(group),
+        )
 
     ordered = sorted(found.values(), key=rank)
     if varying == "optimizer":

@@ -29,4 +29,4 @@ class Answer:
     table: Table | None = None
 
 
-NOT_ASKED = Said("Not asked in this run.", "skipped")
+NOT_ASKED = Said("No row of this run answers it.", "skipped")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stepcost.report.rows import PLAIN, Row, configuration, of_question, source_of
+from stepcost.report.rows import EAGER, Row, configuration, of_question, source_of
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
@@ -16,7 +16,7 @@ def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """4: the fastest engine at each batch size compared with eager, and both limits."""
     asked = _asked(rows)
     if not asked:
-        return Said("Not asked in this run (--engines all compares them).", "skipped")
+        return Said("No row of this run answers it (--engines all compares them).", "skipped")
     steps = engine_steps(rows)
     parts = []
     for batch in sorted({batch for batch, _ in steps}):
@@ -78,9 +78,9 @@ def step_s(row: Row) -> float:
 
 
 def _gain(here: Mapping[str, Row], best: str) -> str:
-    if PLAIN not in here or best == PLAIN:
+    if EAGER not in here or best == EAGER:
         return ""
-    return f", {significant(step_s(here[PLAIN]) / step_s(here[best]), 2)} times as fast as {PLAIN}"
+    return f", {significant(step_s(here[EAGER]) / step_s(here[best]), 2)} times as fast as {EAGER}"
 
 
 def _line(steps: Mapping[tuple[int, str], Row], batch: int, engine: str) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def _line(steps: Mapping[tuple[int, str], Row], batch: int, engine: str) -> tupl
         return (count(batch), engine, "out of memory", *["?"] * 6)
     row = steps[batch, engine]
     seconds = step_s(row)
-    eager = steps.get((batch, PLAIN))
+    eager = steps.get((batch, EAGER))
     return (
         count(batch),
         engine,

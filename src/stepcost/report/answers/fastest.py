@@ -59,17 +59,11 @@ def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         _pace(batch, rows, group, eager_rows) for batch in dict.fromkeys(row["batch_size"] for row in group)
     ]
     quick, slow = (choose(paces, key=lambda pace: pace.epoch_s) for choose in (min, max))
-    numbers = {len(row["epochs"]) for row in group}
-    epochs = min(numbers) if len(numbers) == 1 else None
-    text = f"Batch {count(quick.batch)}: {_time(quick, epochs)}"
-    text += f" for {epochs_said(group)}" if epochs else " an epoch"
-    text += _explained(quick, epochs)
+    text = f"Batch {count(quick.batch)}: {_pace_said(quick)}"
     if len(paces) == 1:
         text = f"Only one batch size was trained. {text}."
     else:
-        text += (
-            f"; slowest is batch {count(slow.batch)} with {_time(slow, epochs)}{_explained(slow, epochs)}."
-        )
+        text += f"; slowest is batch {count(slow.batch)} with {_pace_said(slow)}."
         level = [pace.batch for pace in paces if pace is not quick and _is_level(quick, pace)]
         if level:
             named = listed([count(batch) for batch in (quick.batch, *level)])
@@ -104,19 +98,17 @@ def _measured_s(row: Row) -> float:
     return float(row.get("train_s") or sum(epochs_s(row)))
 
 
-def _time(pace: Pace, epochs: int | None) -> str:
-    return seconds(pace.epoch_s * (epochs or 1))
-
-
-def _explained(pace: Pace, epochs: int | None) -> str:
-    parts = [f"median epoch {duration(pace.epoch_s)}"] if epochs != 1 else []
+def _pace_said(pace: Pace) -> str:
+    """Say the median epoch, how many there were, and what explains it."""
+    epochs = epochs_said(pace.rows)
+    parts = [] if epochs == "1 epoch" else [f"the median of {epochs.removesuffix(' epochs')}"]
     if pace.steps is not None:
         parts.append(f"{count(pace.steps)} steps an epoch")
     if pace.step_s is not None:
         parts.append(f"{ms(pace.step_s)} a step")
     if pace.busy is not None and pace.eager_s is None:
         parts.append(f"the GPU busy {percent(pace.busy)} of the step")
-    return f" ({', '.join(parts)})" if parts else ""
+    return f"{duration(pace.epoch_s)} an epoch" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _is_level(quick: Pace, other: Pace) -> bool:

@@ -77,10 +77,14 @@ def _peaks_apart(most: Row, least: Row) -> str:
     name, other = optimizer_label(most["optimizer"]), optimizer_label(least["optimizer"])
     text = f" The peaks of {name} and {other} are {mb(apart)} apart, and their state {mb(state)}"
     if most.get("peak_moment"):
-        text += f" ({name} peaks in the {most['peak_moment']})"
+        text += f" ({name} peaks in the {_phase(most['peak_moment'])})"
     if abs(apart - state) > SMALL_SHARE * apart:
         text += f"; the other {mb(abs(apart - state))} are what else is alive at the two peaks"
     return f"{text}."
+
+
+def _phase(moment: str) -> str:
+    return moment if moment.endswith("step") else f"{moment} pass"
 
 
 def _what_it_keeps(row: Row) -> str:
@@ -116,6 +120,8 @@ def largest_batch(search: Row) -> str:
     """Say what a search found: a number, a bound, or none; and how many batch sizes it tried."""
     text = _found(search)
     why, fails = (search.get("unread") or {}).get("largest_batch"), search.get("smallest_batch_that_fails")
+    rests_on = search.get("largest_batch_rests_on")
+    why = why or (f"estimated: {rests_on}" if rests_on else None)
     text += f" ({why})" if why else ""
     if fails is not None and fails > 1:
         text += f"; {count(fails)} did not fit"

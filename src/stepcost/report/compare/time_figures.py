@@ -8,7 +8,7 @@ from statistics import median
 
 from stepcost.report.compare.matching import ENGINE_TIMED, STEP_TIMED, Pair
 from stepcost.report.compare.noise import Samples
-from stepcost.report.rows import PLAIN, Row
+from stepcost.report.rows import EAGER, Row
 
 ASSUMED_BUSY_NOISE = 0.007
 """Standard deviation of ``gpu_busy_s`` between processes that is assumed where runs are too few to tell."""
@@ -82,7 +82,7 @@ class TimeFigure:
 
 def kind_of_step(row: Row) -> str | None:
     """``training step`` or ``engine step``: an eager step is the former, whichever question asked for it."""
-    return STEP_TIMED if row.get("timed") == ENGINE_TIMED and row.get("engine") == PLAIN else row.get("timed")
+    return STEP_TIMED if row.get("timed") == ENGINE_TIMED and row.get("engine") == EAGER else row.get("timed")
 
 
 FIGURES = (

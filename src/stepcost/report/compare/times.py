@@ -13,7 +13,7 @@ from stepcost.report.compare.result import ONE_SIDE_ONLY, BusyPair, Change, Verd
 from stepcost.report.compare.time_figures import FIGURES, HOST, TimeFigure, step_s
 from stepcost.report.compare.tolerances import all_fit, change_of, differing
 from stepcost.report.load import Run
-from stepcost.report.rows import PLAIN
+from stepcost.report.rows import EAGER
 from stepcost.report.throttle import throttled_note
 from stepcost.report.units import percent
 
@@ -41,7 +41,7 @@ def _noise_of_side(figure: TimeFigure, runs: Sequence[Run]) -> noise.ProcessNois
         for run in runs
         for row in run.rows
         if figure.name == "step_s" and row.get("process_medians_s") and row.get("source") == "measured"
-        if figure.timed == (STEP_TIMED if row.get("engine") in (None, PLAIN) else ENGINE_TIMED)
+        if figure.timed == (STEP_TIMED if row.get("engine") in (None, EAGER) else ENGINE_TIMED)
     )
 
 
