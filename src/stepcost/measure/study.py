@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from stepcost.catalog.datasets import Dataset, images_per_epoch
 from stepcost.catalog.engines import ENGINES
@@ -205,13 +205,12 @@ class Study:
 
     def _plain_epoch(self) -> Epoch:
         data = TensorDataset(self.train_images, self.train_labels)
-        sampler = RandomSampler(data, generator=self.order)  # the order of a captured epoch
-        drop_last = self.images_per_epoch < len(data)
-        loader = DataLoader(
-            data, self.request.batch_size, sampler=sampler, drop_last=drop_last, pin_memory=self.on_gpu
-        )
 
         def epoch() -> Iterator[int]:
+            # Not torch's RandomSampler: it draws once more at its end, so that from the second epoch on
+            # the order would not be that of a captured epoch.
+            order = torch.randperm(len(data), generator=self.order)[: self.images_per_epoch].tolist()
+            loader = DataLoader(data, self.request.batch_size, sampler=order, pin_memory=self.on_gpu)
             for images, labels in loader:
                 self._train_on(
                     images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
