@@ -1,12 +1,16 @@
 """The data sets: what is embedded, what may be brought, and what is refused."""
 
+import hashlib
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 from stepcost.catalog.datasets import default_dataset, images_per_epoch, load_dataset
 
@@ -34,6 +38,77 @@ def test_digits_are_split_once_and_for_all():
     assert 0.1 < first.chance_accuracy < 0.13
     together = np.concatenate([first.train_images, first.test_images])
     assert len(np.unique(together.reshape(1797, -1), axis=0)) == 1797, "no image is in both halves"
+
+
+def test_digits_are_those_of_scikit_learn():
+    """Each image is one of scikit-learn's under its label: 0 to 16 as 0 to 255, a pixel as 4 by 4, thrice."""
+    theirs = load_digits()
+    grey = theirs.images.astype(int) * 255 // 16
+    expected = sorted((tuple(image.ravel()), label) for image, label in zip(grey, theirs.target, strict=True))
+    ours = load_dataset("digits", Path("none"))
+    images = np.concatenate([ours.train_images, ours.test_images])
+    labels = np.concatenate([ours.train_labels, ours.test_labels])
+    small = images[:, 0, ::4, ::4].astype(int)
+    assert (
+        sorted((tuple(image.ravel()), label) for image, label in zip(small, labels, strict=True)) == expected
+    )
+    assert np.array_equal(images, np.kron(small[:, None], np.ones((1, 3, 4, 4))))
+
+
+def test_cifar10_is_read_as_it_is_published(tmp_path, monkeypatch):
+    """Rows of 3,072 bytes, red, green and blue plane by plane, are images (3, 32, 32) in the file's order."""
+    published = torchvision.datasets.CIFAR10
+    folder = tmp_path / published.base_folder
+    folder.mkdir()
+    dice = np.random.default_rng(0)
+    sums, pixels, labels = {}, [], []
+    for name in [*(f"data_batch_{part}" for part in range(1, 6)), "test_batch"]:
+        pixels.append(dice.integers(0, 256, (4, 3072), dtype=np.uint8))
+        labels.append([int(label) for label in dice.integers(0, 10, 4)])
+        (folder / name).write_bytes(pickle.dumps({"data": pixels[-1], "labels": labels[-1]}))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    meta_sum = hashlib.md5((folder / "batches.meta").read_bytes()).hexdigest()
+    monkeypatch.setattr(published, "train_list", [[name, sums[name]] for name in list(sums)[:5]])
+    monkeypatch.setattr(published, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(published, "meta", {**published.meta, "md5": meta_sum})
+
+    data = load_dataset("cifar10", tmp_path)
+    assert data.train_images.dtype == data.train_labels.dtype == np.uint8
+    assert np.array_equal(data.train_images, np.concatenate(pixels[:5]).reshape(20, 3, 32, 32))
+    assert data.train_labels.tolist() == np.concatenate(labels[:5]).tolist()
+    assert np.array_equal(data.test_images, pixels[5].reshape(4, 3, 32, 32))
+    assert data.test_labels.tolist() == labels[5]
+
+
+def test_chance_and_classes_by_hand(tmp_path):
+    """Chance is the share of the test set's most frequent class; classes are those of the training set."""
+    changed = {
+        "train_labels": np.array([0, 1, 2, 3, 3, 3], np.uint8),
+        "test_labels": np.array([1, 1, 2], np.uint8),
+    }
+    np.savez(tmp_path / "mine.npz", **arrays(**changed))
+    data = load_dataset(str(tmp_path / "mine.npz"), tmp_path)
+    assert (data.num_classes, data.chance_accuracy) == (4, 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "drop_last", "used"),
+    [
+        (20, 8, False, 20),
+        (20, 8, True, 16),
+        (24, 8, True, 24),
+        (17, 8, False, 16),
+        (17, 8, True, 16),
+        (17, 1, False, 17),
+        (5, 8, True, 5),
+        (8, 8, True, 8),
+        (9, 8, True, 8),
+    ],
+)
+def test_images_of_an_epoch_by_hand(images, batch, drop_last, used):
+    """A last batch of one is left out, and with ``drop_last`` any that is not full, but for the only one."""
+    assert images_per_epoch(images, batch, drop_last) == used
 
 
 def test_valid_npz_is_taken(tmp_path):
