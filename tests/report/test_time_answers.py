@@ -17,6 +17,19 @@ def test_accuracy_and_its_tie() -> None:
     assert cell(found, "mean", "2") == "50.0 %"
 
 
+def test_the_last_epoch_and_not_the_best() -> None:
+    """3b ranks batch sizes by what they reach at the end, whatever they reached before it."""
+    rows = [trained(2, (4.0, 4.0, 4.0)), trained(32, (1.0, 1.0, 1.0))]
+    for row, reached in zip(rows, ((0.3, 0.9, 0.4), (0.3, 0.5, 0.6)), strict=True):
+        for epoch, accuracy in zip(row["epochs"], reached, strict=True):
+            epoch["test_accuracy"] = accuracy
+    found = answer("3b", rows)
+    assert "Highest is batch 32 (60.0 % of the test images right after 3 epochs)" in found.text
+    columns = ("mean", "lowest", "highest")
+    assert [cell(found, column, "2") for column in columns] == ["40.0 %"] * 3
+    assert [cell(found, column, "32") for column in columns] == ["60.0 %"] * 3
+
+
 def test_one_epoch_is_one_epoch() -> None:
     """A run of one epoch is not said to have '1 epochs'."""
     said = answers([trained(2, (4.0,)), trained(32, (1.0,))])
