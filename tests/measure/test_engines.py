@@ -234,28 +234,3 @@ def test_least_seconds_are_the_slower_bound():
     assert least_s(200, rates | {"step_flops": 5000}) == 5.0
     assert least_s(800, rates | {"step_flops": 5000}) == 8.0
     assert least_s(800, rates | {"step_flops": None}) == 8.0
-
-
-@pytest.mark.parametrize("drop_last", [False, True])
-def test_last_partial_batch_is_trained_on_or_left_out(drop_last):
-    """An epoch of 20 images in batches of 8 ends with one of 4, which ``drop_last`` leaves out."""
-    study = Study(
-        Request(model=STAND_IN, optimizer="sgd", batch_size=8, device="cpu"), dice_data(), 0.01, "constant"
-    )
-    records = list(study.run(2, drop_last))
-    assert len(records) == 2
-    assert list(study._plain_epoch()()) == ([8, 8] if drop_last else [8, 8, 4])
-    assert study.steps_taken == (4 if drop_last else 6)
-
-
-@pytest.mark.parametrize(("name", "starts"), [("adam", {"step": 0.0}), ("nadam", {"mu_product": 1.0})])
-def test_captured_state_goes_back_to_its_start(name, starts):
-    """After a warm-up the state that a graph points to is what a fresh optimizer would have."""
-    study = Study(
-        Request(model=STAND_IN, optimizer=name, batch_size=8, device="cpu"), dice_data(), 0.01, "constant"
-    )
-    next(study._plain_epoch()())
-    study._reset_captured_optimizer()
-    for state in study.step.optimizer.state.values():
-        for key, value in state.items():
-            assert torch.all(value == starts.get(key, 0.0)), key

@@ -178,6 +178,18 @@ def test_every_figure_is_that_of_a_plain_loop(
         assert (record["train_accuracy"], record["test_accuracy"]) == (right, hits)
 
 
+@pytest.mark.parametrize("launched_by", ["eager", "graph"])
+def test_a_last_batch_of_one_is_left_out(study, uncaptured_graphs, launched_by):
+    """Of 17 images in batches of 8, 16 are trained on and in the means: others in each epoch."""
+    data = dice_data(train=17)
+    expected = by_hand(data, "sgd", epochs=3, drop_last=True)
+    records, _ = ended(study(data, engine=launched_by, exact=True).run(3))
+    assert [record["train_accuracy"] for record in records] == [right for _, right, _ in expected]
+    assert [record["train_loss"] for record in records] == pytest.approx(
+        [loss for loss, _, _ in expected], rel=AGREE
+    )
+
+
 def test_a_fall_in_accuracy_is_reported(study):
     """An epoch's accuracy is its own, also where an earlier epoch had a higher one."""
     data = dice_data()
