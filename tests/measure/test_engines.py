@@ -27,6 +27,15 @@ AGREE = 1e-9
 """As ``benchmarks/test_engines.py`` asserts it."""
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """So small a network trains no faster on more threads, and far slower where others compute too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def step_on(monkeypatch):
     """``step_on(**traits)``: the step of an uncaptured engine with these traits, and a batch for it."""
