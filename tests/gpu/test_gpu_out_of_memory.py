@@ -58,12 +58,13 @@ def test_while_a_step_is_captured(planted, request_of, card, rounds):
     assert rounds.seconds == []
 
 
-@pytest.mark.parametrize(("free_mib", "optimizer"), [(1434, "adam"), (1000, "sgd"), (700, "sgd")])
-def test_card_that_another_process_has_filled(planted, request_of, card, rounds, free_mib, optimizer):
+@pytest.mark.parametrize("left", [(1434, "adam"), (1000, "sgd"), (700, "sgd")])
+def test_card_that_another_process_has_filled(planted, request_of, card, rounds, left):
     """Where another process leaves 1.4 GiB or less, ResNet-152 runs out of memory and says so in one line."""
+    free_mib, optimizer = left
     with card.left_as_it_was(), planted("SomeoneElse").worker("") as other:
-        left = other.call("fill", card.device, free_mib * MIB)
-        assert abs(left - free_mib * MIB) <= 4 * MIB, f"{left:,} bytes are free"
+        free = other.call("fill", card.device, free_mib * MIB)
+        assert abs(free - free_mib * MIB) <= 4 * MIB, f"{free:,} bytes are free"
         request = request_of("resnet152", optimizer, 64)
         reading, fields = planted(None).timed_step(request, rounds, busy=True)
     assert reading.fits is False, reading
