@@ -59,11 +59,15 @@ class Run:
 
 def load(path: Path) -> Run:
     """Read one saved file. Raises `LoadError` with one line if there is nothing in it to show."""
-    data = _read(path)
+    return run_of(_read(path), path)
+
+
+def run_of(data: Mapping[str, Any], path: Path) -> Run:
+    """Make a `Run` of what pytest-benchmark wrote, or would write, to ``path``."""
     number, name = split_name(path)
     machine, of_machine = clean(_object(data, "machine_info"), MACHINE)
     session, of_session = clean(_object(data, "stepcost"), SESSION)
-    rows, of_rows = _rows(data["benchmarks"])
+    rows, of_rows = _rows(data.get("benchmarks") or [])
     complaints = [*of_machine, *of_session, *of_rows]
     notes = _about_file(data, rows) + complaints[:MOST_COMPLAINTS]
     if len(complaints) > MOST_COMPLAINTS:
