@@ -146,6 +146,27 @@ class EngineStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Energy:
+    """Question 4, in joules: of the whole card, by NVML's energy counter ([method.md](method.md))."""
+
+    energy_j: float | None = stored(
+        "of a step, over steps that follow each other; joules an image are derived"
+    )
+    energy_interval_j: tuple[float, ...] | None = stored(
+        "from and to: the counter's resolution and, at 95 %, the spread over the windows of one process"
+    )
+    energy_windows_j: tuple[float, ...] | None = stored("of a step in each window, in order")
+    power_w: float | None = stored("mean power in those windows")
+    idle_power_w: float | None = stored(
+        "the same right before, with a context and nothing to do. `1 - idle_power_w / power_w` is the share "
+        "of `energy_j` above idle"
+    )
+    temperature_steady: bool | None = stored(
+        "whether the temperature had been steady for a second before the windows began"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
     """One epoch of a training run."""
 
@@ -207,6 +228,7 @@ PARTS = (
     Search,
     PredictedLargest,
     EngineStep,
+    Energy,
     Training,
     Instrument,
 )

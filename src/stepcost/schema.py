@@ -31,6 +31,7 @@ UNITS = {
     "_share": "share",
     "_accuracy": "share",
     "_j": "J",
+    "_w": "W",
 }
 """The end of a field's name to its unit."""
 Follows = Literal["shapes", "build", "driver"]
@@ -46,7 +47,7 @@ class Field:
     name: str
     meaning: str
     unit: str
-    """``bytes``, ``s``, ``share``, ``J`` or, without one, nothing."""
+    """``bytes``, ``s``, ``share``, ``J``, ``W`` or, without one, nothing."""
     identifies: bool
     gated: bool
     follows: Follows

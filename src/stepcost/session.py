@@ -130,10 +130,12 @@ class Session(Measurements):
         self.remember(request, reading)
         return reading, fields
 
-    def engine_step(self, request: Request, time_rounds: TimeRounds) -> dict[str, Any]:
+    def engine_step(
+        self, request: Request, time_rounds: TimeRounds, *, bounds: bool = True
+    ) -> dict[str, Any]:
         """Time a step as ``Measurements.engine_step`` does; add what bounds it, and ``least_s``."""
-        step = super().engine_step(request, time_rounds)
-        if not step["fits"]:
+        step = super().engine_step(request, time_rounds, bounds=bounds)
+        if not step["fits"] or not bounds:
             return step
         limits = self.limits(request.precision, request.batch_size)
         unread = {**step["unread"], **limits["unread"]}

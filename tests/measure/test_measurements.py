@@ -21,6 +21,7 @@ ANSWERS = {
     "timed_steps": [0.1, 0.1, 0.1],
     "profiled": PROFILED,
     "clocks": {"sm_mhz": 1980},
+    "energy": ({"energy_j": 2.5}, {"temperature_steady": "why"}),
     "attempt": (7, 0.5),
 }
 
@@ -120,13 +121,23 @@ def test_child_that_does_not_answer_is_a_fault(phase, error):
 
 
 def test_engine_step_tells_all_that_is_unread():
-    """What could not be read before the steps were timed and what could not be profiled stand together."""
+    """What could not be read before the steps were timed, of their energy and of their profile is told."""
     step = Measured(Child("profiled")).engine_step(REQUEST, rounds_of([]))
-    assert (step["fits"], step["least_bytes"]) == (True, 100)
-    assert step["unread"] == {"process_bytes": "why", **dict.fromkeys(PROFILE, str(NO_ROOM))}
+    assert (step["fits"], step["least_bytes"], step["energy_j"]) == (True, 100, 2.5)
+    before = {"process_bytes": "why", "temperature_steady": "why"}
+    assert step["unread"] == before | dict.fromkeys(PROFILE, str(NO_ROOM))
 
 
-@pytest.mark.parametrize("phase", ["prepare", "timed_steps", "step"])
+def test_engine_step_without_bounds_is_not_profiled():
+    """Where what bounds a step is not asked for, it is timed, its energy is read, and that is all."""
+    child = Child()
+    step = Measured(child).engine_step(REQUEST, rounds_of([]), bounds=False)
+    assert (step["fits"], step["energy_j"]) == (True, 2.5)
+    assert "profiled" not in child.called
+    assert not set(PROFILE) & set(step)
+
+
+@pytest.mark.parametrize("phase", ["prepare", "timed_steps", "step", "energy"])
 def test_engine_step_that_runs_out_of_memory_is_an_answer(phase):
     """An engine's step does not fit where it runs out while it is prepared or while it is timed."""
     step = Measured(Child(phase)).engine_step(REQUEST, rounds_of([]))

@@ -63,6 +63,9 @@ class Child:
     def timed_steps(self, count):
         return [1.0] * count
 
+    def energy(self):
+        return {"energy_j": 2.5, "energy_interval_j": [2.4, 2.6], "power_w": 300.0, "idle_power_w": 75.0}, {}
+
     def profiled(self):
         return {"gpu_busy_s": 1e-3, "kernel_s": 1e-3, "kernels": 1.0, "transfer_s": 0.0}
 
@@ -124,9 +127,12 @@ def test_engine_engines_and_device(run):
     ("rule", "fastest"), [("adam", "fast"), ("rmsprop", "graph-channels-last"), ("adagrad", "eager")]
 )
 def test_engine_unless_told(run, rule, fastest):
-    """On a GPU epochs run on the fastest engine for the first optimizer, and question 4 is left out."""
+    """On a GPU epochs run on the fastest engine for the first optimizer; question 4 is of one step of it."""
     rows, told = run(f"--optimizers={rule},sgd")
-    assert {(row["question"], row["optimizer"], row["engine"]) for row in rows} == {("3b", rule, fastest)}
+    assert {(row["optimizer"], row["engine"]) for row in rows} == {(rule, fastest)}
+    (step,) = [row for row in rows if row["question"] != "3b"]
+    assert (step["question"], step["batch_size"], step["energy_j"]) == ("4", 24, 2.5)
+    assert "profiled" not in [method for _, method, _, _ in told]
     studied = [asked for job, method, asked, _ in told if (job, method) == ("Study", "run")]
     assert {(request["engine"], request["device"]) for request, *_ in studied} == {(fastest, "cuda:0")}
 

@@ -59,7 +59,7 @@ class StandIn(Session):
         known = {"peak_allocated_bytes": 700} if found["fits"] else {}
         return Reading(source="measured", **found, **known), more if found["fits"] and busy else {}
 
-    def engine_step(self, request, time_rounds):
+    def engine_step(self, request, time_rounds, *, bounds=True):
         return self.outcome(time_rounds, {"kernel_s": 0.5, "unread": {}})
 
     def trained(self, request, on_progress):

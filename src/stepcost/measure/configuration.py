@@ -17,6 +17,8 @@ from stepcost.catalog.engines import ENGINES
 from stepcost.ledger import Ledger
 from stepcost.measure import nvml
 from stepcost.measure.child import STARTED, enter_phase
+from stepcost.measure.energy import FIELDS as ENERGY
+from stepcost.measure.energy import energy_of
 from stepcost.measure.launch import Launch, build_step, memory_format
 from stepcost.measure.recording import record_step
 from stepcost.reading import FORWARD, PHASES, Moment, Reading
@@ -41,6 +43,7 @@ class Configuration:
         self.moments: list[Moment] = []
         self.unread: dict[str, str] = {}
         self._gpu: nvml.Gpu | None = None
+        self._no_nvml = "no GPU: what a processor draws is not read"
         torch.manual_seed(request.seed)
         if self.on_gpu:
             # What is in use before this process has a context. `set_device` makes one; asking for the
@@ -48,6 +51,7 @@ class Configuration:
             uuid = str(torch.cuda.get_device_properties(request.device).uuid)
             self._gpu, why_not = nvml.open_gpu(uuid)
             if why_not:
+                self._no_nvml = why_not
                 self.unread |= dict.fromkeys(("process_bytes", "context_bytes"), why_not)
             torch.cuda.set_device(request.device)
             self._first = torch.zeros(1, device=request.device)
@@ -162,6 +166,10 @@ class Configuration:
     def clocks(self) -> dict[str, Any] | None:
         """Clocks, temperature and throttle reasons now; ``None`` where NVML does not answer."""
         return self._gpu.clocks() if self._gpu is not None else None
+
+    def energy(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Joules of a step as ``stepcost.measure.energy`` measures them, and why fields are unread."""
+        return energy_of(self.step, self._gpu) if self._gpu else ({}, dict.fromkeys(ENERGY, self._no_nvml))
 
     def _synchronize(self) -> None:
         if self.on_gpu:

@@ -73,11 +73,14 @@ class Measurements:
             return _unfit(error, started), {}
         return replace(reading, unread={**reading.unread, **unread}), fields | figures
 
-    def engine_step(self, request: Request, time_rounds: TimeRounds) -> dict[str, Any]:
-        """Prepare the step of the request's engine in a fresh process, time it and profile it.
+    def engine_step(
+        self, request: Request, time_rounds: TimeRounds, *, bounds: bool = True
+    ) -> dict[str, Any]:
+        """Prepare the step of the request's engine in a fresh process, time it and measure its energy.
 
-        Returns ``fits`` with what ``EngineStep.prepare`` tells, ``clocks`` and the figures of ``PROFILE``;
-        without them, and with a ``reason``, where it runs out of memory. Raises ``MeasureError``.
+        Returns ``fits`` with what ``EngineStep.prepare`` tells, ``clocks``, energy and (with ``bounds``) the
+        figures of ``PROFILE``; without them, and with a ``reason``, where it runs out of memory. Raises
+        ``MeasureError``.
         """
         started = time.perf_counter()
         part = "start a process and prepare an engine"
@@ -85,10 +88,13 @@ class Measurements:
             with self.asked("prepare", part, jobs.ENGINE_STEP, request) as (worker, held):
                 step_s = self._time_steps(worker, time_rounds)
                 clocks = worker.call("clocks")
-                figures, unread = self._profile(worker, step_s)
+                with self.costs.of("measure the energy of the steps"):
+                    energy, no_energy = worker.call("energy")
+                figures, unread = self._profile(worker, step_s) if bounds else ({}, {})
         except OutOfMemory as error:
             return {"fits": False, "reason": str(error), "seconds": time.perf_counter() - started}
-        return {"fits": True, "clocks": clocks, **held, **figures, "unread": {**held["unread"], **unread}}
+        unread = {**held["unread"], **no_energy, **unread}
+        return {"fits": True, "clocks": clocks, **held, **energy, **figures, "unread": unread}
 
     def trial(self, request: Request) -> Trial:
         """Take two steps in a fresh process, to see whether they fit.

@@ -1,4 +1,4 @@
-"""What the driver says through NVML: identity, memory, processes and clocks of one GPU.
+"""What the driver says through NVML: identity, memory, processes, clocks and energy of one GPU.
 
 Everything here is read in a child process. NVML may be missing, may refuse, and in
 containers with their own PID namespace, under WSL and on WDDM it does not tell what a
@@ -75,6 +75,14 @@ class Gpu:
             "temperature_c": _or_none(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
             "throttle_reasons": _throttle_reasons(handle),
         }
+
+    def energy_mj(self) -> int:
+        """Millijoules of the whole card since the driver was loaded. Raises ``pynvml.NVMLError``."""
+        return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+
+    def temperature_c(self) -> int:
+        """Degrees Celsius. Raises ``pynvml.NVMLError``."""
+        return int(pynvml.nvmlDeviceGetTemperature(self._handle, pynvml.NVML_TEMPERATURE_GPU))
 
     def _own_bytes(self, pid: int) -> int | None:
         return next((entry.usedGpuMemory for entry in self._processes() if entry.pid == pid), None)
