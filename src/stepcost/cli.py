@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from stepcost.catalog.cards import CARDS, find_card
+from stepcost.price import price_of
 from stepcost.request import Request
 from stepcost.settings import FLAGS, Flag, Reader, names_of, whole
 
@@ -152,13 +153,16 @@ def _add_report(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, default=OUT, metavar="DIR", help="folder to write to (default: %(default)s)"
     )
+    _add_flag(parser, "price", default=None)
     _add_storage(parser)
 
 
 def _report(options: argparse.Namespace) -> int:
     from stepcost.report.command import report  # noqa: PLC0415 (see above)
 
-    return report(options.runs, options.out, options.storage)
+    given = _value(options, "price")
+    price = None if given is None else price_of(given)
+    return report(options.runs, options.out, options.storage, price)
 
 
 def _add_compare(commands: Any) -> None:

@@ -94,6 +94,7 @@ def run(tmp_path):
         asked = {"cwd": tmp_path, "env": os.environ | ENVIRONMENT, "timeout": 60}
         ended = subprocess.run(command, check=False, capture_output=True, text=True, **asked)
         assert ended.returncode == 0, ended.stdout
+        (tmp_path / "said").write_text(ended.stdout)
         saved = json.loads((tmp_path / "run.json").read_text())
         told = [json.loads(line) for line in (tmp_path / "asked.jsonl").read_text().splitlines()]
         return [bench["extra_info"] for bench in saved["benchmarks"]], told
@@ -142,3 +143,12 @@ def test_engines_all(run):
     rows, _ = run("--engines=all", "--optimizers=rmsprop")
     compared = {row["engine"] for row in rows if row["timed"] == "engine step"}
     assert compared == {"eager", "graph", "graph-channels-last"}
+
+
+def test_price(run, tmp_path):
+    """--price says what the times of this GPU cost, as it was given; without it there is no word of money."""
+    for flags, times in ((["--price=$3600/h"], 2), ([], 0)):
+        run("--engines=fast", "--optimizers=adam", *flags)
+        said = " ".join((tmp_path / "said").read_text().split())
+        assert said.count("At $3600/h") == times
+        assert ("$1.00 an epoch and $2.00 for 2 epochs of training" in said) == bool(times)

@@ -51,6 +51,7 @@ def test_defaults():
         ({"engines": "eager,warp"}, "--engines: unknown name 'warp'"),
         ({"schedule": "step"}, "--schedule: unknown name 'step'"),
         ({"card": "h100"}, "--gpu: unknown name 'h100'; did you mean h100-80gb"),
+        ({"price": "2.50"}, "--price: '2.50' is not a price; it takes money for an hour: 2.50/h or $2.50/h"),
         ({"time_limit_s": "0"}, "--time-limit: '0' is not"),
     ],
 )

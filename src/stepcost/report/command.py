@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from stepcost.price import Price
 from stepcost.report.find import STORAGE, load_runs, saved_files
 from stepcost.report.load import LoadError, load, split_name
 from stepcost.report.tables import Table
@@ -24,8 +25,10 @@ def list_runs(storage: str = STORAGE) -> int:
     return 0
 
 
-def report(names: list[str], out: Path = OUT, storage: str = STORAGE) -> int:
+def report(names: list[str], out: Path = OUT, storage: str = STORAGE, price: Price | None = None) -> int:
     """Write the report of the runs called ``names`` into ``out``, and print where its page is.
+
+    With a ``price`` of an hour its answers say what times cost.
 
     Returns the exit code: 0, or 2 with one line on standard error where a run
     is not found or ``out`` cannot be written to.
@@ -35,7 +38,7 @@ def report(names: list[str], out: Path = OUT, storage: str = STORAGE) -> int:
         # Imported here, so that a misspelt name is answered without loading matplotlib.
         from stepcost.report.page.write import write_report  # noqa: PLC0415
 
-        written = write_report(runs, out)
+        written = write_report(runs, out, price)
     except LoadError as error:
         print(error, file=sys.stderr)
         return 2

@@ -55,8 +55,8 @@ def duration(value_s: float) -> str:
 
 
 def joules(value_j: float) -> str:
-    """Energy as ``7.50 J``."""
-    return f"{significant(value_j)} J"
+    """Write energy as ``36.1 mJ`` below one joule, else as ``7.50 J``."""
+    return f"{significant(1000 * value_j)} mJ" if value_j < 1 else f"{significant(value_j)} J"
 
 
 def percent(fraction: float) -> str:

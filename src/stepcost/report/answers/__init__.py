@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stepcost.report.answers import engines, fastest, instrument, memory, model, training
+from stepcost.price import Price
+from stepcost.report.answers import engines, fastest, instrument, memory, model, money, training
 from stepcost.report.rows import Row, of_question, own_first, source_of
 from stepcost.report.said import Answer, Said
 from stepcost.report.units import counted
@@ -19,6 +20,8 @@ class Question(NamedTuple):
     name: str
     title: str
     answer: Callable[[list[Row], Mapping[str, Any]], Said]
+    priced: Callable[[list[Row], Mapping[str, Any], Price], str] | None = None
+    """What it costs in money, in a sentence, where somebody says what an hour costs."""
 
 
 QUESTIONS = (
@@ -29,27 +32,36 @@ QUESTIONS = (
     Question("2b", "Which optimizer takes the most, and why?", memory.why_optimizers_differ),
     Question("3a", "How much memory at each batch size, and which is the largest?", memory.by_batch_size),
     Question("3b", "Which batch size is the most accurate at the end?", training.most_accurate),
-    Question("3c", "Which batch size is the fastest, and why?", fastest.fastest),
+    Question("3c", "Which batch size is the fastest, and why?", fastest.fastest, money.of_training),
     Question("3d", "How does training accuracy rise over wall time?", training.accuracy_over_time),
-    Question("4", "What does the way a step is run cost?", engines.by_engine),
+    Question("4", "What does the way a step is run cost?", engines.by_engine, money.of_steps),
     Question("instrument", "What does measuring itself cost?", instrument.cost_of_measuring),
 )
 """A new question is one entry here, and a benchmark whose rows carry its name."""
 
 
 def answers(
-    rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any] | None = None, model: str | None = None
+    rows: Sequence[Mapping[str, Any]],
+    machine: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    price: Price | None = None,
 ) -> list[Answer]:
     """Answer every registered question from ``rows``, in order, then count the rows of other questions.
 
     A row is a benchmark's ``extra_info``, with pytest-benchmark's ``stats``
     under that key; ``model`` is the name of the model that the session was
-    for. Any subset of rows will do, none included: a question without rows is
-    answered ``skipped``. Values of the wrong type are ignored.
+    for. With a ``price`` answers that have times say what these cost. Any
+    subset of rows will do, none included: a question without rows is answered
+    ``skipped``. Values of the wrong type are ignored.
     """
     cleaned = own_first([clean_row(row) for row in rows], model)
     known, _ = clean(machine or {}, MACHINE)
-    found = [Answer(name, title, *answer(cleaned, known)) for name, title, answer in QUESTIONS]
+    found = []
+    for question in QUESTIONS:
+        said = question.answer(cleaned, known)
+        if price is not None and question.priced is not None:
+            said = said._replace(text=f"{said.text} {question.priced(cleaned, known, price)}".rstrip())
+        found.append(Answer(question.name, question.title, *said))
     registered = {question.name for question in QUESTIONS}
     for name in dict.fromkeys(row.get("question") for row in cleaned):
         if name is None or name in registered:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stepcost.report.rows import EAGER, Row, configuration, of_question, source_of
+from stepcost.report.rows import EAGER, Row, configuration, having, of_question, source_of
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.report.units import count, listed, ms, significant
+from stepcost.report.units import count, joules, listed, ms, percent, significant
 
 
 def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
@@ -18,15 +18,18 @@ def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     if not asked:
         return Said("No row of this run answers it (--engines all compares them).", "skipped")
     steps = engine_steps(rows)
-    parts = []
-    for batch in sorted({batch for batch, _ in steps}):
-        here = {engine: row for (size, engine), row in steps.items() if size == batch}
-        best = min(here, key=lambda engine: step_s(here[engine]))
-        parts.append(f"batch {count(batch)} {best} ({ms(step_s(here[best]))}{_gain(here, best)})")
-    fastest = f"The fastest step: {', '.join(parts)}." if parts else ""
+    best = fastest_steps(steps)
+    parts = [
+        f"batch {count(batch)} {engine} ({ms(step_s(row))}{_gain(row, steps.get((batch, EAGER)))})"
+        for batch, engine, row in best
+    ]
+    which = "fastest step" if len(steps) > 1 else "only step timed"
+    fastest = f"The {which}: {', '.join(parts)}." if parts else ""
     failed = [f"batch {count(batch)} {engine}" for batch, engine in asked if (batch, engine) not in steps]
     too_large = f"Out of memory: {', '.join(failed)}." if failed else ""
-    text = " ".join(said for said in (fastest, too_large, _losses(rows)) if said)
+    text = " ".join(
+        said for said in (fastest, _energy(list(steps.values())), too_large, _losses(rows)) if said
+    )
     some = list(asked.values())
     table = Table(
         caption=f"Steps by engine: {configuration(some[0], 'batch_size', 'engine', 'precision')}; "
@@ -56,6 +59,15 @@ def engine_steps(rows: list[Row]) -> dict[tuple[int, str], Row]:
     return {key: row for key, row in _asked(rows).items() if _is_timed(row)}
 
 
+def fastest_steps(steps: Mapping[tuple[int, str], Row]) -> list[tuple[int, str, Row]]:
+    """Return batch size, engine and row of the fastest step of each batch size, batch sizes ascending."""
+    ranked = sorted(steps.items(), key=lambda one: (one[0][0], step_s(one[1])))
+    best: dict[int, tuple[int, str, Row]] = {}
+    for (batch, engine), row in ranked:
+        best.setdefault(batch, (batch, engine, row))
+    return list(best.values())
+
+
 def _asked(rows: list[Row]) -> dict[tuple[int, str], Row]:
     """Return steps that were timed or ran out of memory, in that order; of one asked twice a timed one."""
     found: dict[tuple[int, str], Row] = {}
@@ -77,10 +89,33 @@ def step_s(row: Row) -> float:
     return float(row["stats"]["median"])
 
 
-def _gain(here: Mapping[str, Row], best: str) -> str:
-    if EAGER not in here or best == EAGER:
+def _gain(row: Row, eager: Row | None) -> str:
+    if eager is None or eager is row:
         return ""
-    return f", {significant(step_s(here[EAGER]) / step_s(here[best]), 2)} times as fast as {EAGER}"
+    return f", {significant(step_s(eager) / step_s(row), 2)} times as fast as {EAGER}"
+
+
+def _energy(rows: Sequence[Row]) -> str:
+    """Say what the step costs in joules that takes the fewest an image; where none was read, why not."""
+    read = having(rows, "energy_j")
+    if not read:
+        why = next(
+            (row["unread"]["energy_j"] for row in rows if "energy_j" in (row.get("unread") or {})), None
+        )
+        return f"Energy is unread: {why}." if why else ""
+    row = min(read, key=lambda one: one["energy_j"] / one["batch_size"])
+    of = (
+        "Energy"
+        if len(read) == 1
+        else f"Least energy an image: batch {count(row['batch_size'])} {row['engine']}"
+    )
+    text = f"{of}, of the whole card: {joules(row['energy_j'])} a step"
+    if row.get("energy_interval_j"):
+        text += f" ({joules(row['energy_interval_j'][0])} to {joules(row['energy_interval_j'][-1])})"
+    text += f", {joules(row['energy_j'] / row['batch_size'])} an image"
+    if row.get("idle_power_w") is not None and row.get("power_w"):
+        text += f", {percent(max(0.0, 1 - row['idle_power_w'] / row['power_w']))} of it above idle"
+    return text + (", not yet at a steady temperature." if row.get("temperature_steady") is False else ".")
 
 
 def _line(steps: Mapping[tuple[int, str], Row], batch: int, engine: str) -> tuple[str, ...]:

@@ -51,13 +51,11 @@ class Pace:
 
 def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """3c: the batch size with the shortest epoch, explained by steps, ms a step and the busy GPU."""
-    group = [row for row in training_runs(rows) if _median_epoch_s(row) is not None]
-    if not group:
+    paces = paces_of(rows)
+    if not paces:
         return nothing_trained(rows)
+    group = [row for pace in paces for row in pace.rows]
     eager_rows = _eager_steps(rows, group[0])
-    paces = [
-        _pace(batch, rows, group, eager_rows) for batch in dict.fromkeys(row["batch_size"] for row in group)
-    ]
     quick, slow = (choose(paces, key=lambda pace: pace.epoch_s) for choose in (min, max))
     text = f"Batch {count(quick.batch)}: {_pace_said(quick)}"
     if len(paces) == 1:
@@ -71,6 +69,15 @@ def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         text += _why_faster(quick, slow) + _eager_explained(quick, slow)
     text += _unlike_epochs(paces)
     return Said(text, source_of(group), _table(paces, group, eager_rows))
+
+
+def paces_of(rows: list[Row]) -> list[Pace]:
+    """Return how fast each batch size trained, batch sizes ascending."""
+    group = [row for row in training_runs(rows) if _median_epoch_s(row) is not None]
+    eager_rows = _eager_steps(rows, group[0]) if group else []
+    return [
+        _pace(batch, rows, group, eager_rows) for batch in dict.fromkeys(row["batch_size"] for row in group)
+    ]
 
 
 def _pace(batch: int, rows: list[Row], group: list[Row], eager_rows: list[Row]) -> Pace:

@@ -87,7 +87,7 @@ def step_by_engine(run: Run) -> Plot | str:
     The axis is logarithmic, so that captured steps can be read alongside eager ones.
     """
     steps = engine_steps(list(run.rows))
-    if not steps:
+    if len(steps) < 2:
         return "No steps of several engines were timed (--engines)."
     title = "Time of a training step by engine, and what bounds it"
     names = list(dict.fromkeys(engine for _, engine in steps))

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from stepcost.price import Price
 from stepcost.report.answers import answers
 from stepcost.report.load import Run
 from stepcost.report.page.across import Across, of_runs
@@ -54,15 +55,15 @@ class Section:
     rows: list[Table]
 
 
-def write_report(runs: Sequence[Run], out_dir: Path) -> list[Path]:
+def write_report(runs: Sequence[Run], out_dir: Path, price: Price | None = None) -> list[Path]:
     """Write ``report.html``, ``report.md`` and a PNG per plot into ``out_dir``, made if need be.
 
-    Returns the files written, the page first. Raises ``OSError`` if it cannot
-    write, and ``ValueError`` without runs.
+    With a ``price`` of an hour, answers say what times cost. Returns the files written, the page first.
+    Raises ``OSError`` if it cannot write, and ``ValueError`` without runs.
     """
     if not runs:
         raise ValueError("a report needs at least one run")
-    sections = [_section(run, place) for place, run in enumerate(runs, start=1)]
+    sections = [_section(run, place, price) for place, run in enumerate(runs, start=1)]
     return _write(runs, of_runs(runs) if len(runs) > 1 else None, sections, out_dir)
 
 
@@ -92,11 +93,11 @@ def _write(runs: Sequence[Run], across: Across | None, sections: list[Section], 
     return written
 
 
-def _section(run: Run, place: int) -> Section:
+def _section(run: Run, place: int, price: Price | None) -> Section:
     own_id = re.sub(r"[^A-Za-z0-9.-]+", "-", run.label)[:60].strip("-.") or "run"
     own_id = f"run{place}-{own_id}"
     drawn = [draw(run) for draw in PLOTS]
-    said = answers(run.rows, run.machine, session_model(run))
+    said = answers(run.rows, run.machine, session_model(run), price)
     return Section(
         run=run,
         id=own_id,
