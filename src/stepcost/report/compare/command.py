@@ -154,7 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a page with the tables and plots, report.html, there (runs side by side: always, "
         f"to {SIDE_BY_SIDE_OUT} unless told otherwise or asked for --markdown)",
     )
-    add("--memory-only", action="store_true", help="show times and do not gate them")
+    add("--memory-only", action="store_true", help="show times and joules and do not gate them")
     add("--allow-gone", action="store_true", help="a row that disappeared is not a regression")
     add(
         "--smallest-effect",

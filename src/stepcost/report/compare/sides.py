@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepcost.report.compare.energy import of_energy
 from stepcost.report.compare.matching import (
     Pair,
     RowsByKey,
@@ -29,11 +30,12 @@ class Rules:
 
     memory: tuple[FieldRule, ...] = DEFAULT_RULES
     smallest_effect: float = SMALLEST_EFFECT
-    """Share by which a step must be slower to matter."""
+    """Share by which a step must be slower, or cost more joules, to matter."""
     false_alarm: float = FALSE_ALARM
     """Probability of any false alarm on times in one comparison of whole runs."""
     gone_is_worse: bool = True
     gate_time: bool = True
+    """Whether times and joules are judged."""
 
 
 def compare_sides(base: Sequence[Run], new: Sequence[Run], rules: Rules | None = None) -> Comparison:
@@ -57,6 +59,13 @@ def compare_sides(base: Sequence[Run], new: Sequence[Run], rules: Rules | None =
         olds, news = (list(side.values()) for side in pair)
         changes += of_bytes(olds, news, base_machine, new_machine, rules.memory)
         changes += [*of_fit(olds, news), *of_search(olds, news)]
+        changes += of_energy(
+            olds,
+            news,
+            (base_machine, new_machine),
+            gate=rules.gate_time,
+            smallest_effect=rules.smallest_effect,
+        )
     times, notes = of_time(
         pairs,
         base,

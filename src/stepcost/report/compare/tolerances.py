@@ -15,14 +15,14 @@ from stepcost.report.compare.matching import label
 from stepcost.report.compare.result import ONE_SIDE_ONLY, Change, Verdict
 from stepcost.report.rows import Row
 from stepcost.report.units import MB, MIB
-from stepcost.row import ROW, Gpu
+from stepcost.row import ROW, Energy, Gpu
 from stepcost.schema import Field, fields_of
 
 DEFAULT_FIELDS = tuple(name for name, one in ROW.items() if one.gated)
 """Gated unless fields are named: those whose growth is a cost. The parts of the ledger, the peaks within a
 phase, the first step (which lies) and the context (the process figure holds it) can be named."""
 COMPARED_UNITS = ("bytes", "J")
-"""Figures in these units are compared, gated or not; times are judged by their noise, elsewhere."""
+"""Figures in these units are compared, gated or not; times by their noise, and a step's joules, elsewhere."""
 
 SAME_BUILD = ("compute_capability", "torch", "cudnn")
 SAME_DRIVER = ("gpu", "driver", "cuda")
@@ -34,7 +34,9 @@ FIELDS: dict[str, Field] = {
     **{
         name: one
         for name, one in ROW.items()
-        if one.is_figure and (one.gated or one.unit in COMPARED_UNITS) and name not in fields_of(Gpu)
+        if one.is_figure
+        and (one.gated or one.unit in COMPARED_UNITS)
+        and name not in (*fields_of(Gpu), *fields_of(Energy))
     },
     **{f"ledger.{name}": one for name, one in fields_of(Ledger).items()},
     **{f"phase_peak_bytes.{phase}": ROW["phase_peak_bytes"] for phase in PHASES},
