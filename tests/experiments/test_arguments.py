@@ -34,6 +34,8 @@ def test_a_configuration_is_read_from_its_end() -> None:
             "measured_activations resnet18:sgd:4:32",
             "no GPU here; stepcost predict --activations does without one",
         ),
+        ("energy_repeats", "there is no GPU here"),
+        ("energy_repeats --processes none", "'none' is not a whole number of 1 or more"),
         ("record_histories --out x resnet18:sgd:4", "'resnet18:sgd:4' is not MODEL:"),
         ("record_histories --out x resnet18:sgd:4:32", "there is no GPU here"),
     ],

@@ -212,6 +212,22 @@ class Pool(EngineStep):
         return {"all": sum(one["total_size"] for one in found), "private": sum(private)}
 
 
+class Spins(EngineStep):
+    """A prepared engine after whose step the GPU can be kept busy for so many of its cycles."""
+
+    cycles = 0
+
+    def spin(self, cycles: int) -> None:
+        """Do so from now on."""
+        self.cycles = cycles
+
+    def step(self) -> None:
+        self._launch()
+        if self.cycles:
+            torch.cuda._sleep(self.cycles)
+        self._synchronize()
+
+
 class WrongLabels(Configuration):
     """A batch whose labels are no classes: an assertion on the GPU fails."""
 
