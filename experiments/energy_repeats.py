@@ -1,7 +1,7 @@
 """Measure on a GPU how far apart the joules of one step are in fresh processes.
 
-``python -m experiments.energy_repeats`` prepares the step of ResNet-152, Adam, batch 64 on the engine ``fast``
-in two processes, one after the other, and prints what each reads. Other work on the card is in it.
+``python -m experiments.energy_repeats`` prepares the step of ResNet-152, Adam, batch 64 on the engine
+``fast`` in two processes, one after the other, and prints what each reads. Other work on the card is in it.
 """
 
 from __future__ import annotations
