@@ -232,8 +232,7 @@ def text(value: Any) -> str:
     """Check text, and make it one line of printable characters."""
     if not isinstance(value, str):
         raise ValueError("not text")
-    printable = "".join(letter if letter.isprintable() else " " for letter in value[:LONGEST_TEXT])
-    return printable.encode("utf-8", "replace").decode("utf-8").strip()
+    return "".join(letter if letter.isprintable() else " " for letter in value[:LONGEST_TEXT]).strip()
 
 
 def _record(part: type) -> Kind:
@@ -244,7 +243,11 @@ def _record(part: type) -> Kind:
             raise ValueError("not an object")
         known = fields_of(part)
         kept, _ = clean(value, known)
-        needed = [one.name for one in fields(part) if one.default is MISSING and one.name in known]
+        needed = [
+            one.name
+            for one in fields(part)
+            if one.name in known and one.default is MISSING and one.default_factory is MISSING
+        ]
         hints = get_type_hints(part)
         missing = [name for name in needed if kept.get(name) is None and not _may_be_none(hints[name])]
         if missing:
