@@ -5,7 +5,16 @@ from dataclasses import asdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcost.ledger import ACTIVATION, ALWAYS, GRADIENT, WORKSPACE, Allocation, kind_of, ledger_at_peak
+from stepcost.ledger import (
+    ACTIVATION,
+    ALWAYS,
+    GRADIENT,
+    PARAMETER,
+    WORKSPACE,
+    Allocation,
+    kind_of,
+    ledger_at_peak,
+)
 
 allocations = st.builds(
     lambda size, born, lasts, kind: Allocation(size, born, kind, None if lasts is None else born + 1 + lasts),
@@ -39,3 +48,29 @@ def test_an_empty_step_has_an_empty_ledger() -> None:
     """Without allocations every part is zero."""
     ledger = ledger_at_peak([], forward_end=0, reserved_bytes=0, context_bytes=0).ledger
     assert set(asdict(ledger).values()) == {0}
+
+
+def test_a_peak_by_hand() -> None:
+    """The first of two moments as high is the peak, and its parts are what lives there, kind by kind.
+
+    At event 2: 512 of parameters, 1,024 kept for backward, 2,048 of gradient: 3,584; at 6 as much again.
+    """
+    blocks = [
+        Allocation(512, ALWAYS, PARAMETER),
+        Allocation(1024, 1, died=4),
+        Allocation(2048, 2, GRADIENT, died=5),
+        Allocation(3072, 6),
+        Allocation(256, 0, died=2),
+    ]
+    peak = ledger_at_peak(blocks, forward_end=3, reserved_bytes=5000, context_bytes=77)
+    assert (peak.event, peak.allocated_bytes) == (2, 3584)
+    nothing = dict.fromkeys(("buffer_bytes", "optimizer_state_bytes", "input_bytes", "workspace_bytes"), 0)
+    assert asdict(peak.ledger) == nothing | {
+        "parameter_bytes": 512,
+        "activation_bytes": 1024,
+        "gradient_bytes": 2048,
+        "slack_bytes": 1416,
+        "context_bytes": 77,
+    }
+    held = ledger_at_peak(blocks[:1], forward_end=3, reserved_bytes=512, context_bytes=None)
+    assert (held.event, held.ledger.parameter_bytes, held.ledger.context_bytes) == (ALWAYS, 512, None)

@@ -1,5 +1,6 @@
 """The search for the largest batch, over simulated cards."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,10 +47,58 @@ def test_bracket_closes_from_any_guess(limit, guess, resolution):
 @given(guess=st.integers(1, 1_000_000), most=st.integers(1, 100_000))
 def test_bracket_ends_at_the_most(guess, most):
     """Where everything fits, the search ends at the largest batch that it may try."""
-    assert bracket(lambda size: size <= most, guess, resolution=0.01, most_attempts=64, most=most) == (
-        most,
-        None,
+    tried = []
+    ends = bracket(lambda size: not tried.append(size), guess, resolution=0.01, most_attempts=64, most=most)
+    assert ends == (most, None)
+    assert max(tried) == most
+    assert len(set(tried)) == len(tried)
+
+
+@pytest.mark.parametrize(
+    ("limit", "guess", "sizes"),
+    [
+        # up by 1, 2, 4, ... percent, then halved until 1 % of 999 apart
+        (1000, 100, [100, 101, 103, 107, 115, 133, 175, 287, 654, 2328, 1491, 1072, 863, 967, 1019, 993,
+                     1006, 999]),
+        # down by 3, 6, 12, ... percent
+        (300, 1000, [1000, 970, 911, 801, 608, 316, 12, 164, 240, 278, 297, 306, 301, 299]),
+        # a few images: by one at least
+        (3, 1, [1, 2, 3, 4]),
+        (1, 2, [2, 1]),
+        (0, 2, [2, 1]),
+        (0, 1, [1]),
+        (5, 0, [1, 2, 3, 4, 5, 6]),
+    ],
+)  # fmt: skip
+def test_batches_tried_by_hand(limit, guess, sizes):
+    """Strides double from 1 % going up and from 3 % going down; what lies between is halved."""
+    tried = []
+    good, bad = bracket(
+        lambda size: tried.append(size) or size <= limit, guess, resolution=0.01, most_attempts=64
     )
+    assert tried == sizes
+    assert (good, bad) == (max([0, *(size for size in sizes if size <= limit)]),
+                           min(size for size in sizes if size > limit))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limit", "guess", "sizes"),
+    [(3, 4, [4, 3, 1]), (1, 2, [2, 1]), (2, 16, [16, 15, 14, 12, 9, 4, 1, 2, 3]), (8, 8, [8, 9, 4, 2, 1])],
+)
+def test_batches_tried_for_their_speed(limit, guess, sizes):
+    """After the search a half, a quarter and an eighth of the answer are tried, from one image on."""
+    search = find_largest(card(limit), guess)
+    assert [trial.batch_size for trial in search.trials] == sizes
+    assert (search.largest_batch, search.smallest_batch_that_fails) == (limit, limit + 1)
+
+
+def test_a_search_ends_after_so_many_attempts():
+    """A search that does not come to an end stops after the attempts it may make, and says what it saw."""
+    assert bracket(lambda size: True, 1, resolution=0.01, most_attempts=3) == (3, None)
+    assert bracket(lambda size: False, 1000, resolution=0.01, most_attempts=2) == (0, 970)
+    search = find_largest(card(10**9), 1)
+    assert not search.exact
+    assert len(search.trials) == 16 + 3
 
 
 @given(limit=st.integers(1_000, 100_000), error=st.floats(0.99, 1.03))
@@ -76,6 +125,8 @@ def test_hole_below_the_limit_does_not_stop_the_search():
 def test_guess_is_the_line_through_tensor_bytes():
     """The guess is where a straight line through tensor bytes meets the limit."""
     assert guess_from_tensors([(4, 140), (16, 260)], limit_bytes=1100) == 100
+    assert guess_from_tensors([(16, 260), (4, 140)], limit_bytes=1109) == 100
+    assert guess_from_tensors([(4, 140), (16, 260)], limit_bytes=90) == 1
 
 
 def test_largest_at_full_speed_is_within_five_percent_of_the_best():

@@ -157,3 +157,68 @@ def test_freeing_twice_is_an_error() -> None:
     allocator.free(block)
     with pytest.raises(ValueError, match="already free"):
         allocator.free(block)
+
+
+def test_requests_that_make_no_sense_are_refused() -> None:
+    """Fewer than one byte, a block that is not there, and one that is too small say so."""
+    allocator = CachingAllocator()
+    with pytest.raises(ValueError, match="at least one byte, not 0"):
+        allocator.allocate(0)
+    allocator.add_segment(4096, 2 * MIB, small=True)
+    with pytest.raises(KeyError):
+        allocator.allocate_at(4097, 512)
+    with pytest.raises(ValueError, match="the free block at 0x1000 has 2097152 bytes, not 2097664"):
+        allocator.allocate_at(4096, 2 * MIB + 1)
+    assert allocator.allocate_at(4096, 2 * MIB).bytes == 2 * MIB
+
+
+def test_the_capacity_is_reached_and_not_exceeded() -> None:
+    """A segment that fills the capacity is given; where a byte is short, the message has all sizes."""
+    filled = CachingAllocator(2 * MIB)
+    assert filled.allocate(512).bytes == 512
+    with pytest.raises(OutOfMemory, match="20,971,520 bytes on top of 2,097,152 reserved exceed 2,097,152"):
+        filled.allocate(2 * MIB)
+    with pytest.raises(OutOfMemory):
+        CachingAllocator(2 * MIB - 1).allocate(512)
+
+
+def test_only_segments_that_are_wholly_free_are_given_back() -> None:
+    """A segment with a block in use stays, at either end; what comes and goes is told with its bytes."""
+    allocator = CachingAllocator()
+    told: list[tuple[str, int, int]] = []
+    allocator.on_segment = lambda *said: told.append(said)
+    first, second = allocator.allocate(512), allocator.allocate(MIB)
+    allocator.free(first)
+    allocator.empty_cache()
+    assert allocator.reserved_bytes == 2 * MIB
+    again = allocator.allocate(512)
+    allocator.free(second)
+    allocator.empty_cache()
+    assert allocator.reserved_bytes == 2 * MIB
+    address = again.address
+    allocator.free(again)
+    allocator.empty_cache()
+    assert told == [("alloc", address, 2 * MIB), ("free", address, 2 * MIB)]
+    assert (allocator.allocated_bytes, allocator.reserved_bytes) == (0, 0)
+    assert (allocator.peak_allocated_bytes, allocator.peak_reserved_bytes) == (MIB + 512, 2 * MIB)
+
+
+def test_a_recorded_segment_is_taken_over() -> None:
+    """Its blocks in use are counted, neighbours merge as they are freed, and nothing is left at its end."""
+    allocator = CachingAllocator()
+    small = allocator.load_segment(0, True, [(512, True), (1024, False), (2 * MIB - 1536, True)])
+    large = allocator.load_segment(2**30, False, [(20 * MIB, True)])
+    assert [(block.address, block.bytes) for block in (*small, *large)] == [
+        (0, 512), (1536, 2 * MIB - 1536), (2**30, 20 * MIB)
+    ]  # fmt: skip
+    assert allocator.allocated_bytes == allocator.peak_allocated_bytes == 22 * MIB - 1024
+    assert allocator.reserved_bytes == 22 * MIB
+    assert small[0].behind is not None
+    assert small[0].behind.behind is small[1]
+    assert small[1].behind is None
+    allocator.free(small[1])
+    allocator.free(small[0])
+    assert allocator.allocate_at(0, 2 * MIB).bytes == 2 * MIB
+    allocator.free(large[0])
+    allocator.empty_cache()
+    assert allocator.reserved_bytes == 2 * MIB

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from stepcost.allocator.caching import Block, CachingAllocator
 from stepcost.allocator.history import History, HistoryUnavailable, allocations_of, load, peak_of, save
-from stepcost.ledger import PARAMETER
+from stepcost.ledger import GRADIENT, PARAMETER, STATE
 
 MIB = 2**20
 programs = st.lists(st.one_of(st.integers(1, 30 * MIB), st.integers(-50, -1)), min_size=1, max_size=100)
@@ -74,7 +75,40 @@ def test_a_history_without_its_beginning_is_refused() -> None:
 
 
 def test_a_history_survives_the_file(tmp_path: Path) -> None:
-    """What is saved is what is loaded."""
+    """What is saved is what is loaded, in a file that is the same whenever it is written, without blanks."""
     history, _ = recorded([512, 3 * MIB, -1])
+    history.kinds[4096], history.kinds_after[8192] = PARAMETER, GRADIENT
     save(history, tmp_path / "one.json.gz")
     assert load(tmp_path / "one.json.gz") == history
+    packed = (tmp_path / "one.json.gz").read_bytes()
+    assert packed[4:8] == bytes(4)  # the time of writing, in seconds
+    assert b" " not in gzip.decompress(packed)
+
+
+def test_what_is_kept_for_backward_is_an_activation() -> None:
+    """Of a step by hand: what lives at the end of forward, though freed by the next event.
+
+    Its segment is given back before its end; what lives on is known by what was seen there afterwards.
+    """
+    history = History(
+        segments=[],
+        events=[
+            ("segment_alloc", 2**30, 20 * MIB),
+            ("segment_alloc", 4096, 2 * MIB),
+            ("alloc", 4096, MIB),
+            ("alloc", 2**30, 15 * MIB),
+            ("free", 2**30, 15 * MIB),
+            ("segment_free", 2**30, 20 * MIB),
+            ("alloc", 4096 + MIB, 512),
+        ],
+        marks=[("forward", 4), ("backward", 5)],
+        kinds_after={4096: STATE, 4096 + MIB: GRADIENT},
+        about={"peak_allocated_bytes": 16 * MIB},
+    )
+    peak = peak_of(history, None)
+    assert (peak.event, peak.allocated_bytes) == (3, 16 * MIB)
+    assert (peak.ledger.activation_bytes, peak.ledger.optimizer_state_bytes) == (15 * MIB, MIB)
+    assert peak.ledger.slack_bytes == 6 * MIB
+    allocations, allocator = allocations_of(history)
+    assert [one.kind for one in allocations] == [None, STATE, GRADIENT]
+    assert (allocator.reserved_bytes, allocator.peak_reserved_bytes) == (2 * MIB, 22 * MIB)
