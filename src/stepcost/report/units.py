@@ -19,12 +19,12 @@ def mb_number(size_bytes: float) -> str:
     return f"{size_bytes / MB:,.1f}"
 
 
-def mib(size_bytes: float, digits: int = 1) -> str:
+def mib(size_bytes: float, digits: int) -> str:
     """Write bytes as ``221.9 MiB`` (MiB = 2**20 bytes)."""
     return f"{size_bytes / MIB:,.{digits}f} MiB"
 
 
-def gb(size_bytes: float, digits: int = 1) -> str:
+def gb(size_bytes: float, digits: int) -> str:
     """Write bytes as ``85.0 GB`` (GB = 10**9 bytes)."""
     return f"{size_bytes / GB:,.{digits}f} GB"
 
@@ -36,7 +36,7 @@ def significant(value: float, digits: int = 3) -> str:
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.996 is 10.0
     if exponent >= 0:
         return f"{value:,.{max(0, digits - 1 - exponent)}f}"
-    return f"{value:.{digits}g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+    return f"{value:#.{digits}g}" if abs(value) >= 1e-4 else f"{value:.1e}"
 
 
 def ms(seconds: float) -> str:
