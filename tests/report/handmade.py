@@ -9,12 +9,14 @@ from stepcost.report.answers import answers
 from stepcost.report.said import Answer
 
 Fields = dict[str, Any]
+SOURCES = ("measured", "predicted", "measured and predicted", "source not stored", "skipped")
 NET: Fields = {"model": "net", "image_size": 16, "precision": "fp32", "engine": "eager", "source": "measured"}
 
 
 def answer(question: str, rows: Sequence[Fields], **about: Any) -> Answer:
-    """The answer to one question."""
+    """The answer to one question, which says where it comes from."""
     (found,) = [one for one in answers(rows, **about) if one.question == question]
+    assert found.source in SOURCES
     return found
 
 

@@ -66,7 +66,9 @@ def test_rows_of_no_registered_question_are_counted() -> None:
     other = {"question": "9z", "source": "predicted", "batch_size": 8}
     said = answers([*rows_of(synthetic_run()), other, other])
     assert (said[-1].question, said[-1].source) == ("9z", "predicted")
-    assert said[-1].text.startswith("2 rows; the tables of all rows")
+    assert said[-1].text == "2 rows; the tables of all rows show what was read."
+    assert said[-1].title == "A question that is not registered"
+    assert [one.title for one in said[:-1]] == [question.title for question in registry.QUESTIONS]
     assert len(said) == len(registry.QUESTIONS) + 1
 
 
@@ -181,6 +183,20 @@ def test_separation_needs_seeds_and_test_images() -> None:
     assert not separate({name: values[:2] for name, values in list(apart.items())[:2]}, 10_000).wins
     assert not separate(apart, 10).wins
     assert not separate({4: [0.9] * 40, 16: [0.5]}, 10_000).wins
+    touching = {4: [0.1, 0.2, 0.5, 0.5], 16: [0.5, 0.6, 0.7, 0.8]}
+    assert separate(touching, None).tied_with == (4,)
+    assert separate({4: [0.1, 0.2, 0.3, 0.4], 16: [0.5, 0.6, 0.7, 0.8]}, None).wins
+    # two seeds each are enough for eleven candidates: 11 / C(22, 2) = 1 / 21
+    many = {size: [size / 100, size / 100 + 0.001] for size in range(1, 12)}
+    assert separate(many, None).wins
+    assert separate(many, None).chance == pytest.approx(1 / 21)
+    assert not separate({size: many[size] for size in range(1, 11)}, None).wins
+    # 1.96 * sqrt(2 * 0.25 / 2) = 0.98 is what two images resolve around one half
+    assert separate({4: [0.0] * 4, 16: [1.0] * 4}, 1).wins  # no doubt at either end
+    assert separate({4: [0.5] * 4, 16: [0.5] * 4}, 2).resolution == pytest.approx(0.98)
+    assert not separate({4: [0.9] * 4}, None).wins
+    with pytest.raises(ValueError, match=r"^no accuracies to compare$"):
+        separate({4: []}, 10)
     overlapping = apart | {64: [0.60, 0.805, 0.62]}
     assert separate(overlapping, 10_000).tied_with == (64,)
 
