@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from stepcost.report.load import Run
@@ -38,19 +38,23 @@ def identity(row: Row) -> Key:
     return (*values.values(), len(row.get("epochs") or ()))
 
 
-def rows_by_key(runs: Sequence[Run], names_tell_apart: bool = True) -> RowsByKey:
+def repeated(runs: Iterable[Run]) -> set[Key]:
+    """Return what rows are of which some run has several, the same by every field."""
+    return {key for run in runs for key, times in Counter(map(identity, run.rows)).items() if times > 1}
+
+
+def rows_by_key(runs: Sequence[Run], repeated: Collection[Key], names_tell_apart: bool) -> RowsByKey:
     """Rows of all runs of one side by what they are.
 
-    Rows of one run that are the same by every field are told apart by the
-    benchmark's name and, where that is the same or not stored, by their order.
+    Those that are ``repeated`` on either side are told apart by the benchmark's
+    name and, where that is the same or not stored, by their order.
     """
     found: RowsByKey = {}
     for place, run in enumerate(runs):
-        times = Counter(identity(row) for row in run.rows)
         seen: Counter[Key] = Counter()
         for row in run.rows:
             key = identity(row)
-            if times[key] > 1:
+            if key in repeated:
                 key = (*key, row.get("name") if names_tell_apart else None)
                 seen[key] += 1
                 key = (*key, seen[key])

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from stepcost.report.compare.matching import RowsByKey, all_named, label, rows_by_key, without_shared
+from stepcost.report.compare.matching import (
+    RowsByKey,
+    all_named,
+    label,
+    repeated,
+    rows_by_key,
+    without_shared,
+)
 from stepcost.report.compare.time_figures import busy_s, kernel_s, step_s
 from stepcost.report.compare.tolerances import DEFAULT_FIELDS, FieldRule, figures, rule_for
 from stepcost.report.load import Run
@@ -56,7 +63,8 @@ def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> 
     is ``not read``; a row that ran out of memory says so.
     """
     named = all_named(runs)
-    by_run = [rows_by_key([run], named) for run in runs]
+    several = repeated(runs)
+    by_run = [rows_by_key([run], several, named) for run in runs]
     keys = list(dict.fromkeys(key for rows in by_run for key in rows))
     in_bytes, in_time, other = [], [], []
     for key in keys:

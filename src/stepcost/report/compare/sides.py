@@ -14,6 +14,7 @@ from stepcost.report.compare.matching import (
     join_tried,
     label,
     nearest,
+    repeated,
     rows_by_key,
 )
 from stepcost.report.compare.result import BUILD, CannotCompareError, Change, Comparison, Unmatched
@@ -46,8 +47,8 @@ def compare_sides(base: Sequence[Run], new: Sequence[Run], rules: Rules | None =
     """
     rules = rules or Rules()
     base_machine, new_machine = _one_machine(base), _one_machine(new)
-    named = all_named([*base, *new])
-    old_rows, new_rows = rows_by_key(base, named), rows_by_key(new, named)
+    named, several = all_named([*base, *new]), repeated([*base, *new])
+    old_rows, new_rows = (rows_by_key(side, several, named) for side in (base, new))
     join_tried(old_rows, new_rows)
     join_tried(new_rows, old_rows)
     pairs = [(old_rows[key], new_rows[key]) for key in old_rows if key in new_rows]
