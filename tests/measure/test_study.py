@@ -317,3 +317,23 @@ def test_single_steps_are_those_of_an_epoch(study):
     ((expected, _, _),) = by_hand(data, "sgd", epochs=1, schedule="cosine")
     assert (8 * losses[0] + 8 * losses[1] + 4 * losses[2]) / 20 == pytest.approx(expected, rel=AGREE)
     assert rates[-3:] == pytest.approx([RATE, 0.75 * RATE, 0.25 * RATE], rel=1e-6)
+
+
+@pytest.mark.parametrize("launched_by", ["eager", "graph"])
+@pytest.mark.parametrize(("rule", "counted"), [("adam", 3), ("sgd", None)])
+def test_single_steps_are_counted(study, uncaptured_graphs, launched_by, rule, counted):
+    """What a batch norm and an optimizer count is the three steps of an epoch, without the warm-up."""
+    said = study(dice_data(), rule, engine=launched_by).losses()
+    assert set(said) == {"losses", "norm_steps", "optimizer_steps"}
+    assert len(said["losses"]) == 3
+    assert (said["norm_steps"], said["optimizer_steps"]) == (3, counted)
+
+
+def test_phases_are_named_as_they_begin(study, monkeypatch):
+    """What runs out of memory or hangs is said by its phase: build, warm-up, each epoch, single steps."""
+    phases = []
+    monkeypatch.setattr(study_module, "enter_phase", phases.append)
+    ended(study(dice_data()).run(2))
+    assert phases == ["build", "warm-up", "epoch 1", "epoch 2"]
+    study(dice_data()).losses()
+    assert phases[4:] == ["build", "epoch of single steps"]

@@ -120,6 +120,82 @@ def test_older_journal_is_replaced_with_the_first_row_only(path):
     assert load_journal(path) is None
 
 
+def test_rows_are_kept_in_memory_too_and_folders_are_made(tmp_path):
+    """The journal of a run holds the rows that it wrote; its file may be of folders that do not exist yet."""
+    journal = Journal(tmp_path / "a" / "b" / "unfinished.jsonl", ABOUT)
+    journal.add(ROWS[0])
+    journal.add(ROWS[1])
+    assert journal.kept == {"benchmarks/test_x.py::a": ROWS[0], "benchmarks/test_x.py::b": ROWS[1]}
+    assert load_journal(journal.path).kept == journal.kept
+
+
+def test_going_on_changes_nothing_that_is_whole(path):
+    """A file whose last line is whole stays as it is; a line cut short is ended."""
+    whole = path.read_bytes()
+    load_journal(path).resume()
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-5])
+    load_journal(path).resume()
+    assert path.read_bytes() == whole[:-5] + b"\n"
+
+
+def test_a_file_that_is_gone_is_removed(path):
+    """Removing the journal of a run is no error where someone has removed it before."""
+    journal = load_journal(path)
+    journal.resume()
+    path.unlink()
+    journal.remove()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [{"stepcost_journal": 2, "about": ABOUT}, {"stepcost_journal": 1, "about": []}, {"about": ABOUT}],
+)
+def test_another_format_is_no_journal(path, head):
+    """A first line of another format, or that does not say what the run is about, makes no journal."""
+    rows = path.read_text().splitlines()[1:]
+    path.write_text("\n".join([json.dumps(head), *rows]))
+    assert load_journal(path) is None
+
+
+def test_what_json_lacks_is_named(path):
+    """A parameter of a test that JSON cannot hold is written as pytest-benchmark writes it."""
+    odd = row("odd")
+    journal = load_journal(path)
+    journal.resume()
+    journal.add(Kept(odd.row | {"params": {"optimizer": {1, 2}}}))
+    kept = load_journal(path).kept["benchmarks/test_x.py::odd"]
+    assert kept.row["params"] == {"optimizer": "UNSERIALIZABLE[{1, 2}]"}
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        {"data": [0.5], "iterations": "1"},
+        {"data": [0.5], "iterations": None},
+        {"data": 5, "iterations": 1},
+        {"data": [], "iterations": 1},
+        {"data": [0.5, float("inf")], "iterations": 1},
+        {"data": [0.5, 1], "iterations": 1},
+        {"iterations": 1},
+    ],
+)
+def test_a_row_without_its_rounds_is_no_row(path, stats):
+    """A row whose seconds or iterations are not what pytest-benchmark writes is measured again."""
+    journal = load_journal(path)
+    journal.resume()
+    journal.add(Kept(row("bad").row | {"stats": stats}))
+    assert list(load_journal(path).kept.values()) == ROWS
+
+
+def test_a_reason_that_is_no_text_is_none(path):
+    """Why a test was skipped is text, or nobody knows."""
+    journal = load_journal(path)
+    journal.resume()
+    journal.add(Kept(row("odd").row, 5))
+    assert load_journal(path).kept["benchmarks/test_x.py::odd"].skipped is None
+
+
 LEDGER = Ledger(**dict.fromkeys([*Ledger.__dataclass_fields__], 7))
 MOMENT = Moment(moment="model loaded", process_bytes=None, reserved_bytes=2, context_bytes=None)
 FULL = Reading(
@@ -148,3 +224,5 @@ def test_differences_name_what_differs_first():
     settings_alike = then | {"settings": now["settings"]}
     assert first_difference(settings_alike, now) == "torch 2.6, here it is 2.7; driver none, here it is 1"
     assert first_difference(now, now) is None
+    damaged = {"settings": None, "machine": []}
+    assert first_difference(damaged, now) == "model none, here it is a; batch_sizes none, here it is 8,64"

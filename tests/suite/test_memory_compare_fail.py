@@ -11,7 +11,8 @@ import os, time
 
 def test_step(benchmark, row):
     fields = {"schema_version": 1, "question": "2a", "source": "predicted", "timed": "training step",
-              "model": "made-up", "optimizer": "sgd", "batch_size": 4, "fits": os.environ.get("FITS") != "no"}
+              "model": "made-up", "optimizer": "sgd", "batch_size": int(os.environ.get("BATCH", 4)),
+              "fits": os.environ.get("FITS") != "no"}
     if fields["fits"]:
         fields |= {"peak_allocated_bytes": int(os.environ.get("PEAK", 1_000_000)),
                    "peak_reserved_bytes": 2_000_000}
@@ -63,6 +64,16 @@ def test_growth_within_the_tolerance_passes(door: Door, monkeypatch: pytest.Monk
     monkeypatch.setenv("PEAK", "1001000")
     assert run(door, *GATED).ret == 0
     assert run(door, GATED[0], "--memory-compare-fail=peak_*_bytes:0").ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_other_rows_are_no_pass(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that shares no row with the saved run cannot be judged: one line says why, and it fails."""
+    monkeypatch.setenv("BATCH", "8")
+    result = run(door, *GATED)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.fnmatch_lines(
+        ["--memory-compare-fail: nothing to compare: no row of one side*batch_size 4 -> 8*"]
+    )
 
 
 def test_no_longer_fitting_fails(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
-from fixtures import resume
-from stepcost.journal import KEPT, Journal, Kept, load_journal
-from stepcost.request import Request
+from stepcost.journal import KEPT, load_journal
 from tests.suite.copied import ENVIRONMENT, copy_suite, saved_run
 
 FLAGS = ("--model", "small-cnn", "--device", "cpu", "--batch-sizes", "8,64", "--benchmark-save=run1")
@@ -153,30 +150,3 @@ def test_another_run_is_not_gone_on_with(interrupted, flags, differs):
     assert re.search(f"^ERROR: --resume: the interrupted run had {differs}", said, re.MULTILINE)
     assert "Traceback" not in said
     assert journal_in(interrupted).read_bytes() == before
-
-
-class Suite:
-    """A suite that was told to resume; its session keeps readings, and measures nothing."""
-
-    def __init__(self, storage):
-        self.options = {"benchmark_storage": f"file://{storage}", "--resume": True}
-        self.config = SimpleNamespace(getoption=self.options.__getitem__)
-        self.rows, self.skipped, self.notes, self.readings = [], [], [], {}
-        self.session = SimpleNamespace(request=Request, remember=self.readings.__setitem__)
-
-
-def test_relations_take_readings_from_kept_rows(monkeypatch, tmp_path):
-    """After a resume a reading of a kept row is there, and why a kept test was skipped is in the record."""
-    names = {"model": "small-cnn", "optimizer": "sgd", "batch_size": 8}
-    extra = {"question": "3a", "source": "measured", "fits": False, "reason": "no room", **names}
-    row = {"name": "t", "fullname": "b.py::t", "extra_info": extra, "options": {}}
-    row["stats"] = {"data": [0.5], "iterations": 1}
-    monkeypatch.setattr(resume, "about_run", lambda session: {})
-    monkeypatch.setattr(resume, "hand_to_pytest_benchmark", lambda config, row: None)
-    journal = Journal(tmp_path / "unfinished.jsonl", {"selection": resume.selection([])})
-    journal.add(Kept(row, "an answer without bytes"))
-    suite = Suite(tmp_path)
-    assert "1 row kept" in resume.RunJournal(suite, []).note
-    assert suite.readings[Request(**names)].reason == "no room"
-    assert suite.skipped == [{"test": "b.py::t", "reason": "an answer without bytes"}]
-    assert suite.rows[0]["reason"] == "no room"
