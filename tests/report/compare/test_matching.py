@@ -67,6 +67,8 @@ def test_foreign_rows_are_matched_by_their_full_name() -> None:
     found = compare_sides([run([STEP, rows[0], rows[2]])], [run([STEP, rows[1]])])
     assert [(one.row, one.differs) for one in found.gone] == [("t", None), ("u", None)]
     assert [(one.row, one.differs) for one in found.added] == [("t", None)]
+    found = compare_sides([run([STEP, rows[2]])], [run([STEP, {"name": "v"}])])
+    assert [one.row for one in (*found.gone, *found.added)] == ["u", "v"]
 
 
 def test_the_nearest_row_is_the_one_that_differs_least() -> None:
@@ -133,6 +135,10 @@ def test_a_training_that_ran_out_of_memory_is_still_that_training() -> None:
         ]
         assert not found.gone
         assert not found.added
+    found = compare_sides([run([STEP, step(16), whole[0]])], [run([STEP, training(4, None), step(32)])])
+    assert [one.row for one in found.changes if one.figure == "fits"] == ["3b, m, batch 4"]
+    found = compare_sides([run([STEP, step(16), training(4, None)])], [run([STEP, whole[0]])])
+    assert [one.row for one in found.changes if one.figure == "fits"] == ["3b, m, batch 4"]
     several = [training(4, 2), training(4, 3)]
     found = compare_sides([run([STEP, *several])], [run([STEP, training(4, None)])])
     assert (len(found.gone), len(found.added)) == (2, 1)
@@ -149,6 +155,8 @@ def test_names_tell_rows_apart_only_where_all_have_one() -> None:
     named = [STEP | {"name": name, PEAK: size} for name, size in (("a", 100), ("b", 200))]
     found = compare_sides([run(named)], [run(named[::-1])])
     assert {one.verdict for one in found.changes if one.figure == PEAK} == {"same"}
+    renamed = compare_sides([run(named[:1])], [run([named[0] | {"name": "c"}])])
+    assert (len(renamed.gone), len(renamed.added)) == (0, 0)
     bare = [row | {"name": None} for row in named[::-1]]
     found = compare_sides([run(named)], [run(bare)])
     assert [(one.base, one.new) for one in found.changes if one.figure == PEAK] == [(100, 200), (200, 100)]
@@ -211,6 +219,67 @@ def test_why_bytes_are_worse_or_not_judged() -> None:
     apart = only(compare_sides([run(ways[:1])], [run(ways[1:])]), "process_bytes")
     assert apart.verdict == "shown"
     assert apart.why == "read in different ways: nvml device difference, nvml process"
+
+
+NVML = {"process_bytes_from": "nvml process"}
+PREDICTED = {"source": "predicted", "timed": "prediction"}
+
+
+@pytest.mark.parametrize(
+    ("field", "row", "machine", "why"),
+    [
+        ("parameter_bytes", {}, {"torch": "3"}, "exact (follows from the shapes)"),
+        (PEAK, {}, {}, "exact (same capability, torch and cuDNN)"),
+        (PEAK, {}, {"driver": "6", "gpu": "B"}, "exact (same capability, torch and cuDNN)"),
+        (PEAK, {}, {"torch": "3", "cudnn": None}, "1 % (other torch, cudnn)"),
+        (PEAK, PREDICTED, {"cudnn": "1", "compute_capability": "8.0"}, "exact (same torch)"),
+        (PEAK, PREDICTED, {"torch": "3"}, "1 % (other torch)"),
+        ("process_bytes", NVML, {}, "exact (same card, driver and build)"),
+        ("process_bytes", NVML, {"torch": "3", "driver": "6"}, "5 % (other torch, driver)"),
+        ("process_bytes", {"process_bytes_from": "nvml device difference"}, {},
+         "5 % (other not NVML's figure of this process alone)"),
+        ("ledger.slack_bytes", {}, {}, "not gated"),
+        ("phase_peak_bytes.forward", {}, {}, "not gated"),
+    ],
+)  # fmt: skip
+def test_how_closely_each_figure_is_held(
+    field: str, row: dict[str, Any], machine: dict[str, Any], why: str
+) -> None:
+    """Shapes decide some bytes, the build others, the driver the process: each line says which, and where."""
+    part, _, name = field.partition(".")
+    sizes = [{part: {name: size} if name else size} for size in (1000, 1001)]
+    found = compare_sides([run([step(4, **row, **sizes[0])])], [run([step(4, **row, **sizes[1])], **machine)])
+    change = only(found, field)
+    assert (change.why, change.base, change.new) == (why, 1000, 1001)
+
+
+def test_a_figure_of_one_side_is_shown_and_the_next_are_judged() -> None:
+    """What one side alone has is shown, whichever it is; after it the other figures have their verdicts."""
+    both, less = step(4, tensor_bytes=7, process_bytes=5, gpu_busy_s=0.1), step(4, tensor_bytes=8)
+    for base, new, values in ((both, less, (5, None)), (less, both, (None, 5))):
+        found = compare_sides([run([base])], [run([new])])
+        one = only(found, "process_bytes")
+        assert (one.verdict, one.why, one.base, one.new) == ("shown", "read on one side only", *values)
+        assert only(found, "tensor_bytes").why == "exact (same capability, torch and cuDNN)"
+        assert only(found, "gpu_busy_s").verdict == "shown"
+    failed = step(4, fits=False, timed="attempt that ran out of memory", rounds_s=None)
+    for base, new in ((both, failed), (failed, both)):
+        assert [one.figure for one in compare_sides([run([base])], [run([new])]).changes] == ["fits"]
+
+
+def test_rules_on_times_are_the_ones_that_were_asked_for() -> None:
+    """A larger effect that matters, and more false alarms, change verdicts; the runs are named."""
+    graph = {"question": "4", "timed": "engine step", "engine": "graph"}
+    base, new = [run([step(4, **graph)], "one")], [run([step(4, 0.1, **graph)], "two")]
+    found = compare_sides(base, new, Rules(smallest_effect=0.5))
+    assert (found.base, found.new) == (("one",), ("two",))
+    assert (only(found, "step_s").verdict, only(found, "step_s").why) == (
+        "same",
+        "a slow-down of 50.0 % is excluded",
+    )
+    # twice z of 0.95 times 0.0098995
+    catches = only(compare_sides(base, new, Rules(false_alarm=0.05)), "step_s").would_catch
+    assert catches == pytest.approx(math.expm1(2 * 1.644854 * 0.0098995), rel=1e-4)
 
 
 @pytest.mark.parametrize(
