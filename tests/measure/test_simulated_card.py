@@ -14,6 +14,7 @@ import torch
 from stepcost import jobs
 from stepcost.failures import classify
 from stepcost.ledger import Ledger
+from stepcost.measure import configuration
 from stepcost.measure.activations import kept_by_module, record_by_module
 from stepcost.measure.child import STARTED, free_gpu_bytes
 from stepcost.measure.configuration import Configuration
@@ -404,3 +405,35 @@ def test_what_does_not_fit_is_a_reading_that_says_where(measurements, model, siz
     assert (reading.peak_allocated_bytes, reading.parameters) == (None, None)
     for outcome in (reading, trial):
         assert outcome.reason.startswith(f"out of memory in {where}: CUDA out of memory. Tried to allocate")
+
+
+def test_reserved_is_the_peak_of_the_step():
+    """Where segments are given back within the step, what was reserved before that is still its peak.
+
+    After forward only the segments of what is alive stay: 2 MiB of small blocks and 12 of frozen weights. The
+    third step takes 50 MiB on top of these.
+    """
+    with simulated_card(bare=True) as card:
+        one = Configuration(asked(f"{OWN}:Uneven", "sgd", 2))
+        one.training_step.model.register_forward_hook(lambda *_: card.allocator.empty_cache())
+        reading = one.reading()
+    assert reading.peak_reserved_bytes == (2 + 12 + 50) * MIB
+    assert reading.moments[-1].reserved_bytes == (2 + 12) * MIB
+
+
+def test_timed_steps_wait_for_the_card(monkeypatch):
+    """A step is launched in 1 s and done after 10: each of its times is 11 s, none is the next one's."""
+    clock = {"now": 0.0, "pending": 0.0}
+
+    def synchronize(*_):
+        clock.update(now=clock["now"] + clock["pending"], pending=0.0)
+
+    def launched(*_):
+        clock.update(now=clock["now"] + 1, pending=clock["pending"] + 10)
+
+    with simulated_card(bare=True):
+        one = Configuration(asked(f"{OWN}:Uneven", "sgd", 2))
+        one.training_step.model.register_forward_hook(launched)
+        monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+        monkeypatch.setattr(configuration.time, "perf_counter", lambda: clock["now"])
+        assert one.timed_steps(3) == [11, 11, 11]

@@ -130,10 +130,9 @@ class Configuration:
         # after the counter is read, it would pass for a leak below zero, and hide a real one.
         gc.collect()
         allocated_between_steps = torch.cuda.memory_allocated()
-        phase_peaks, activation_bytes = self._steady_step()
+        phase_peaks, reserved, activation_bytes = self._steady_step()
         leaked_bytes = torch.cuda.memory_allocated() - allocated_between_steps
         last, process_bytes_from = self._moment("training step")
-        reserved = torch.cuda.max_memory_reserved()
         counted: dict[str, Any] = count_step(self.training_step, (self.images, self.labels))
         ledger, why_no_ledger = self._ledger(last.context_bytes)
         return Reading(
@@ -190,21 +189,22 @@ class Configuration:
             moment=name, process_bytes=process, reserved_bytes=reserved, context_bytes=context
         ), read_from
 
-    def _steady_step(self) -> tuple[dict[str, int], int]:
-        """Peak of allocated bytes in each phase of one step, and what forward leaves for backward."""
+    def _steady_step(self) -> tuple[dict[str, int], int, int]:
+        """Peak of allocated bytes by phase of one step, of reserved bytes, and what forward leaves behind."""
         self._synchronize()
         # The step itself drops the old gradients; forward's increase must not be netted with that.
         self.training_step.optimizer.zero_grad(set_to_none=True)
         peaks: dict[str, int] = {}
         allocated_before = torch.cuda.memory_allocated()
-        kept = 0
+        kept = reserved = 0
         follows = dict(zip(PHASES, (*PHASES[1:], "after the step"), strict=True))
         torch.cuda.reset_peak_memory_stats()
         enter_phase(FORWARD)
 
         def after(phase: str) -> None:
-            nonlocal kept
+            nonlocal kept, reserved
             peaks[phase] = torch.cuda.max_memory_allocated()
+            reserved = max(reserved, torch.cuda.max_memory_reserved())
             if phase == FORWARD:
                 kept = torch.cuda.memory_allocated() - allocated_before
             torch.cuda.reset_peak_memory_stats()
@@ -212,7 +212,7 @@ class Configuration:
 
         self.training_step(self.images, self.labels, after)
         self._synchronize()
-        return peaks, kept
+        return peaks, reserved, kept
 
     def _ledger(self, context_bytes: int | None) -> tuple[Ledger | None, dict[str, str]]:
         """Take one more step and say what its peak is made of; else why that is unread."""
