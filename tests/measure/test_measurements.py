@@ -1,6 +1,7 @@
 """What comes of a child that runs out of memory, dies or answers, at each point of a measurement."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -211,12 +212,24 @@ class Losses(TrainingRuns):
 
 def test_losses_are_compared_step_by_step():
     """The largest difference of any step is what counts, as a share of the eager loss, in fp64."""
-    eager, other = {"fits": True, "losses": [2.0, 4.0]}, {"fits": True, "losses": [2.0, 3.0]}
+    eager, other = {"fits": True, "losses": [2.0, 4.0, 8.0]}, {"fits": True, "losses": [2.0, 3.0, 7.9]}
     graph = Request(model=STAND_IN, optimizer="sgd", batch_size=4, engine="graph")
     found = Losses(eager=eager, graph=other).compared_losses(graph)
-    assert (found["loss_difference"], found["steps"], found["precision"]) == (0.25, 2, "fp64")
-    assert found["losses_eager"] == [2.0, 4.0]
+    assert (found["loss_difference"], found["steps"], found["precision"]) == (0.25, 3, "fp64")
+    assert found["losses_eager"] == [2.0, 4.0, 8.0]
     with pytest.raises(ValueError, match="shorter"):
         Losses(eager=eager, graph={"fits": True, "losses": [2.0]}).compared_losses(graph)
     unfit = {"fits": False, "reason": "no room"}
     assert Losses(eager=unfit, graph=other).compared_losses(graph) == unfit
+
+
+def test_a_training_run_is_the_sum_of_its_epochs():
+    """Its seconds are those of all epochs, next to the clock around them; without memory there are none."""
+    epochs = [{"epoch": place, "train_seconds": took} for place, took in enumerate((4.0, 2.0, 1.0), start=1)]
+    asked = SimpleNamespace(schedule="constant", epochs=3, drop_last=True, scale_learning_rate=True)
+    child = Child(answers={"run": {"epochs": epochs, "wall_s": 7.5}})
+    found = TrainingRuns(Measured(child), asked, None, {}).study(REQUEST)
+    assert found == {"fits": True, "epochs": epochs, "train_s": 7.0, "wall_s": 7.5}
+    assert child.closed
+    unfit = TrainingRuns(Measured(Child("run")), asked, None, {}).study(REQUEST)
+    assert unfit == {"fits": False, "reason": "out of memory in step: no room"}

@@ -28,13 +28,18 @@ RULES: dict[str, tuple[Any, dict[str, float]]] = {
 }
 
 
-def dice_data(*, train=20, test=300, size=8):
-    """Images of dice, brighter by class and by channel, so that a few steps change what is answered."""
+def dice_data(*, train=20, test=300, size=8, flat=False):
+    """Images of dice, brighter by class and by channel, so that a few steps change what is answered.
+
+    ``flat`` ones differ by less than a pixel's step from image to image.
+    """
     dice = np.random.default_rng(1)
 
     def part(images):
         labels = dice.integers(0, CLASSES, images, dtype=np.uint8)
         values = dice.integers(0, 120, (images, 3, size, size)) + 30 * labels[:, None, None, None]
+        if flat:
+            values = values % 2 + labels[:, None, None, None] % 2
         return (values // np.array([1, 2, 3])[:, None, None]).astype(np.uint8), labels
 
     (train_images, train_labels), (test_images, test_labels) = part(train), part(test)
@@ -76,10 +81,22 @@ def study():
 @pytest.fixture
 def uncaptured_graphs(monkeypatch):
     """Run on the CPU what an engine would capture: a replay is the work itself."""
-    monkeypatch.setattr(study_module, "capture", lambda work: work)
-    monkeypatch.setattr(study_module, "warm_up", lambda work, *, captured: [work() for _ in range(3)])
+    warmed, captures = [], []
+
+    def warm_up(work, *, captured):
+        warmed.append(captured)
+        for _ in range(3):
+            work()
+
+    def capture(work):
+        captures.append(work)
+        return work
+
+    monkeypatch.setattr(study_module, "capture", capture)
+    monkeypatch.setattr(study_module, "warm_up", warm_up)
     for name, row in OPTIMIZERS.items():  # counters on the GPU are refused on the CPU
         monkeypatch.setitem(OPTIMIZERS, name, dataclasses.replace(row, capture_options=()))
+    return warmed, captures
 
 
 def ended(run):
@@ -92,15 +109,13 @@ def ended(run):
             return records, end.value
 
 
-def enlarged(images, size):
-    """Images at a whole multiple of their size, bilinear with pixels taken at their middles."""
+def resized(images, size):
+    """Images of another size: each pixel weighs less, linearly, up to the next one's middle, old or new."""
     old = images.shape[-1]
-    weights = np.zeros((size, old))
-    for row in range(size):
-        at = np.clip((row + 0.5) * old / size - 0.5, 0, old - 1)
-        below = int(at)
-        weights[row, below] += 1 - (at - below)
-        weights[row, min(below + 1, old - 1)] += at - below
+    reach = max(1, old / size)
+    middles = (np.arange(size)[:, None] + 0.5) * old / size
+    weights = np.maximum(0, 1 - abs(np.arange(old) + 0.5 - middles) / reach)
+    weights /= weights.sum(1, keepdims=True)
     return np.einsum("ai,bj,ncij->ncab", weights, weights, images)
 
 
@@ -113,12 +128,12 @@ def by_hand(data, rule, *, epochs, image_size=8, schedule="constant", drop_last=
     optimizer = make(network.parameters(), lr=RATE, **options)
     pixels = data.train_images.astype(float)
     mean = pixels.mean((0, 2, 3))[:, None, None]
-    deviation = pixels.std((0, 2, 3), ddof=1)[:, None, None]
+    deviation = np.maximum(pixels.std((0, 2, 3), ddof=1), 1)[:, None, None]
     train, test = (
         torch.from_numpy(
             (part - mean) / deviation
             if image_size == part.shape[-1]
-            else enlarged((part - mean) / deviation, image_size)
+            else resized((part - mean) / deviation, image_size)
         )
         for part in (pixels, data.test_images.astype(float))
     )
@@ -160,6 +175,7 @@ def by_hand(data, rule, *, epochs, image_size=8, schedule="constant", drop_last=
         ("adam", {"schedule": "cosine"}),
         ("sgd-momentum", {"schedule": "cosine"}),
         ("sgd", {"image_size": 16}),
+        ("sgd", {"image_size": 4}),
     ],
 )
 @pytest.mark.parametrize("drop_last", [False, True])
@@ -302,6 +318,8 @@ def test_rate_of_each_step(study, schedule, drop_last, factors):
     ended(one.run(2, drop_last))
     warm_up, taken = rates[: -len(factors)], rates[-len(factors) :]
     assert taken == pytest.approx([RATE * factor for factor in factors], rel=1e-6)
+    # one that moves is rounded as fused kernels read it, one that does not is as it was asked for
+    assert taken[0] == (RATE if schedule == "constant" else float(np.float32(RATE)))
     assert set(warm_up) == {taken[0]}
 
 
@@ -337,3 +355,31 @@ def test_phases_are_named_as_they_begin(study, monkeypatch):
     assert phases == ["build", "warm-up", "epoch 1", "epoch 2"]
     study(dice_data()).losses()
     assert phases[4:] == ["build", "epoch of single steps"]
+
+
+def test_flat_images_are_not_blown_up(study):
+    """Where pixels differ by less than one step of 255, the deviation counts as one step."""
+    data = dice_data(flat=True)
+    (expected,) = by_hand(data, "sgd", epochs=1)
+    torch.set_default_dtype(torch.float32)
+    (record,), _ = ended(study(data, exact=True).run(1))
+    assert record["train_loss"] == pytest.approx(expected[0], rel=AGREE)
+
+
+def test_what_is_captured(study, uncaptured_graphs):
+    """A captured engine warms up and captures a step of each size of batch; an eager one captures none."""
+    warmed, captures = uncaptured_graphs
+    ended(study(dice_data(), engine="graph").run(1))
+    assert (warmed, len(captures)) == ([True, True], 2)
+    ended(study(dice_data(train=16), engine="graph").run(1))
+    assert (warmed, len(captures)) == ([True] * 3, 3)
+    ended(study(dice_data()).run(1))
+    assert (warmed[3:], len(captures)) == ([False, False], 3)
+
+
+def test_only_exact_runs_are_in_fp64(study):
+    """A training run computes in fp32; the losses that engines are held by are in fp64."""
+    assert study(dice_data(), exact=True).model.state_dict()["0.weight"].dtype == torch.float64
+    torch.set_default_dtype(torch.float32)
+    plain = Study(study(dice_data()).request, dice_data(), RATE, "constant")
+    assert {one.dtype for one in plain.model.parameters()} == {torch.float32}

@@ -246,3 +246,13 @@ def test_every_instrument_time_is_read(tmp_path: Path) -> None:
     assert cells[table.columns.index("border")] == "1.25 ms"
     assert cells[table.columns.index("start parts")] == "model 1.50 s, first step 250 ms"
     assert cells[table.columns.index("busy shares")] == "no fault 90.5 %, copy 50.0 %"
+
+
+def test_what_the_benchmark_says_of_itself_wins(tmp_path: Path) -> None:
+    """Names and seconds of a row are pytest-benchmark's, whatever a row stores under the same names."""
+    run = synthetic_run()
+    first = run["benchmarks"][0]
+    first["extra_info"] |= {"name": "another", "fullname": "another", "stats": {"median": 99.0}}
+    (row, *_) = load(save(run, tmp_path)).rows
+    assert (row["name"], row["fullname"]) == (first["name"], first["fullname"])
+    assert row["stats"]["median"] == first["stats"]["median"]

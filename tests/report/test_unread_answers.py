@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.handmade import NET, Fields, answer, memory, search, trained
+from tests.report.handmade import NET, Fields, answer, cell, memory, search, trained
 
 # 1a to 1c
 
@@ -136,11 +136,21 @@ def test_a_batch_that_ran_out_of_memory_has_no_bytes() -> None:
     )
 
 
+def test_zero_bytes_were_read() -> None:
+    """A figure of no bytes is a figure; only one that is missing was not read."""
+    found = answer("3a", [memory("3a", "adam", 4, (12, 13, 14), context_bytes=0)])
+    assert [cell(found, name, "4") for name in ("context", "process")] == ["0.0", "not read"]
+
+
 def test_other_configurations_are_counted() -> None:
     """2a is of the largest group of rows that differ in the optimizer alone, and counts the others."""
     rows = [memory("2a", optimizer, 8, (12, 13, 14)) for optimizer in ("sgd", "adam")]
     other = [memory("2a", "adam", batch, (22, 23, 24)) for batch in (16, 32)]
     assert "configuration" not in answer("2a", rows).text
+    for some in ([*rows, *other], [*other, *rows]):
+        assert answer("2a", some).text.startswith(
+            "Reserved memory is 14.0 MB with SGD and 14.0 MB with Adam (net, batch 8,"
+        )
     assert answer("2a", [*rows, other[0]]).text.endswith(" eager). 1 more configuration in the tables.")
     assert answer("2a", [*rows, *other]).text.endswith(" 2 more configurations in the tables.")
     table = answer("2a", rows).table

@@ -191,6 +191,10 @@ def test_card(few, more):
     assert {row["context_bytes"] for row in more.predicted} == {760 * 2**20}
     assert {row["context_bytes"] for row in few.predicted} == {None}
     assert few.saved["stepcost"]["settings"]["card"] == "t4"
+    (small,), (large,) = ([row for row in run.rows if row["timed"] == "search"] for run in (few, more))
+    assert (small["largest_batch"], large["largest_batch_likely"]) == (None, None)
+    assert small["largest_batch_likely"][1] < small["largest_batch_at_most"]
+    assert large["largest_batch"] <= large["largest_batch_at_most"]
 
 
 def test_device(few, more):

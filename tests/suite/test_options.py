@@ -27,6 +27,14 @@ def test_defaults():
 
 
 @pytest.mark.parametrize(
+    ("sizes", "compared"), [("8,4,256", 8), ("256,4", 256), ("5", 5), ("4,64,256,512", 64), ("512,64", 64)]
+)
+def test_the_batch_size_at_which_optimizers_are_compared(sizes, compared):
+    """That of 64 images where it is asked for, else the one in the middle, of two the larger."""
+    assert settings(batch_sizes=sizes).optimizer_batch_size == compared
+
+
+@pytest.mark.parametrize(
     ("flags", "line"),
     [
         ({"optimizers": "sgd,adm"}, "--optimizers: unknown optimizer 'adm'; did you mean adam"),

@@ -38,7 +38,7 @@ class Study:
         request: Request,
         dataset: Dataset,
         learning_rate: float,
-        schedule: str = "constant",
+        schedule: str,
         exact: bool = False,
     ) -> None:
         """Build model, optimizer and data; nothing is trained yet.
