@@ -1,4 +1,4 @@
-"""A model of the user's own that cannot be trained: one line at the start, from the inspection."""
+"""What the inspection says at the start: which GPU, and why a model of the user's own cannot be trained."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from stepcost.measure import inspection
 from stepcost.measure.inspection import Inspection
 
 CLASSES, SIZE = 10, 8
@@ -95,3 +96,47 @@ def test_model_that_cannot_be_trained_is_one_line(monkeypatch, model, line):
     """Nothing to train, a forward pass that fails, and an answer that is not (N, classes) are told apart."""
     with pytest.raises(ValueError, match=rf"^model 'mine:build' {line}$"):
         try_model(monkeypatch, model)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Two GPUs of 80 and 90 GB of memory; NVML knows the second, and 1 GB more of it."""
+    driver = SimpleNamespace(
+        memory=lambda: {"total_bytes": 91 * 10**9, "reserved_bytes": 10**9},
+        driver=lambda: "580.1",
+        clocks=lambda: {"sm_mhz": 1980},
+        neighbours=list,
+    )
+    known = {"one": (driver, None), "zero": (None, "NVML: refused")}
+    monkeypatch.setattr(inspection.nvml, "open_gpu", known.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", "card {}".format)
+
+    def properties(index):
+        size = (80 + 10 * index) * 10**9
+        return SimpleNamespace(
+            name=f"card {index}", uuid=("zero", "one")[index], major=9, minor=index, total_memory=size
+        )
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+def test_the_first_gpu_unless_another_is_named(two_gpus, device):
+    """Its memory is torch's; what NVML would tell is unknown where it refuses, and a note says why."""
+    found = Inspection().machine(device)
+    assert (found.device, found.gpu, found.compute_capability) == ("cuda:0", "card 0", "9.0")
+    assert (found.gpu_total_bytes, found.gpu_nvml_total_bytes, found.driver) == (80 * 10**9, None, None)
+    assert found.notes == ("NVML: refused: totals, process and context bytes cannot be read",)
+
+
+def test_a_gpu_by_its_number(two_gpus):
+    """The second GPU is told by all that torch and NVML say of it; a third is refused with what is there."""
+    found = Inspection().machine("cuda:1")
+    assert (found.device, found.gpu, found.compute_capability) == ("cuda:1", "card 1", "9.1")
+    assert (found.gpu_total_bytes, found.gpu_nvml_total_bytes) == (90 * 10**9, 91 * 10**9)
+    assert (found.gpu_nvml_reserved_bytes, found.driver, found.notes) == (10**9, "580.1", ())
+    assert (found.clocks, found.neighbours, found.why_no_gpu) == ({"sm_mhz": 1980}, (), None)
+    with pytest.raises(ValueError, match=r"^--device cuda:2: no such GPU; .* cuda:0 \(card 0\), cuda:1 "):
+        Inspection().machine("cuda:2")

@@ -112,6 +112,7 @@ def test_memory_of_which_nothing_was_read(rows: list[Fields], why: str) -> None:
     assert found.source == "measured"
     assert found.table is not None
     assert found.table.rows[0] == ("1", *["not read"] * 6)
+    assert answer("2a", [row | {"question": "2a"} for row in some]).source == "measured"
 
 
 def test_a_batch_that_ran_out_of_memory_has_no_bytes() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from fixtures.memory_gate import MemoryGate
 
-HERE = {"torch": "2", "cudnn": "9", "compute_capability": "9.0"}
+HERE: dict[str, Any] = {"torch": "2", "cudnn": "9", "compute_capability": "9.0", "gpu": "A"}
+PROCESSOR = {"cpu": {"brand_raw": "P", "count": 8}}
 PEAK = "peak_allocated_bytes"
 
 
@@ -21,7 +22,7 @@ def step(batch: int, peak: int | None, **more: Any) -> dict[str, Any]:
 def saved(*rows: dict[str, Any], **machine: Any) -> dict[str, Any]:
     """A run as pytest-benchmark loads it."""
     benchmarks = [{"name": f"t[{row['batch_size']}]", "extra_info": row, "stats": {}} for row in rows]
-    return {"machine_info": HERE | machine, "benchmarks": benchmarks}
+    return {"machine_info": HERE | PROCESSOR | machine, "benchmarks": benchmarks}
 
 
 def judged(
@@ -32,7 +33,7 @@ def judged(
     assert gate is not None
     for run in runs:
         # pytest-benchmark's machine information says of our fields what the saved run said
-        gate.keep({"cpu": "P"} | run["machine_info"], run)
+        gate.keep(run["machine_info"], run)
     gate.must_have_runs()
     return gate.judge(rows, HERE | machine), gate.lines
 
@@ -81,6 +82,15 @@ def test_only_what_was_named_is_gated() -> None:
     )
     assert judged(saved(failed), rows=[step(4, 1000)]) == (None, [])
     assert judged(saved(step(4, 1000)), rows=[step(4, 900)]) == (None, [])
+
+
+def test_a_session_without_a_row_in_common_is_not_judged() -> None:
+    """One line says why, and the session fails as one that was asked wrongly."""
+    assert judged(saved(step(8, 1000)), rows=[step(4, 1000)]) == (
+        pytest.ExitCode.USAGE_ERROR,
+        ["--memory-compare-fail: nothing to compare: no row of one side is a row of the other "
+         "(the nearest rows differ in batch_size 8 -> 4)"],
+    )  # fmt: skip
 
 
 def test_times_are_not_this_gates() -> None:
