@@ -97,3 +97,12 @@ def test_download_means_cifar10():
 def test_an_optimizer_may_be_a_class():
     """A class of one's own is taken by where it is defined, alongside names of the catalog."""
     assert settings(optimizers="sgd,mine:Lion").optimizers == ("sgd", "mine:Lion")
+
+
+def test_cifar10_is_taken_where_the_data_directory_has_it(monkeypatch, tmp_path):
+    """Unless a data set is named it is CIFAR-10 where --data-dir holds it, and digits where it does not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there" / "cifar-10-batches-py").mkdir(parents=True)
+    assert settings(dataset=None, data_dir="there").dataset == "cifar10"
+    assert settings(dataset=None, data_dir="elsewhere").dataset == "digits"
+    assert settings(data_dir="there").dataset == "digits"
