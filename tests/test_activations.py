@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from stepcost.activations import LOSS, ModuleActivations, Owner, by_module, print_activations, watched
+from stepcost.activations import (
+    LOSS,
+    ModuleActivations,
+    Owner,
+    alike_together,
+    by_module,
+    print_activations,
+    watched,
+)
 from stepcost.allocator.history import History, HistoryUnavailable
 from stepcost.catalog.cards import CARDS
 from stepcost.measure import activations as measured
@@ -39,7 +47,7 @@ def recorded(activation_bytes: int) -> History:
     return History(segments=[], events=events, marks=[("forward", 7)], about=about)
 
 
-CHANGES = [(0, LOSS), (0, Owner("(model)", "Net")), (0, CONV), (2, BN), (3, LOSS)]
+CHANGES = [(0, LOSS), (0, Owner("(model)", "Net")), (0, CONV), (2, BN), (3, LOSS), (5, LOSS)]
 
 
 def test_recorded_allocations_belong_to_the_innermost_running_module() -> None:
@@ -55,6 +63,25 @@ def test_a_sum_that_the_allocator_did_not_count_is_refused() -> None:
     """Where the modules do not add up to the allocator's own counter there is no table."""
     with pytest.raises(HistoryUnavailable, match="the allocator counted 512"):
         measured.kept_by_module(recorded(512), CHANGES)
+
+
+def test_a_recording_that_lacks_allocations_is_refused() -> None:
+    """Where the allocator counted more than were recorded there is no table."""
+    with pytest.raises(HistoryUnavailable, match="5 allocations are recorded, the allocator counted 6"):
+        measured.kept_by_module(recorded(7 * MIB + 512), [*CHANGES, (6, LOSS)])
+
+
+def test_modules_that_differ_in_numbers_stand_together() -> None:
+    """Two layers' same part is one line of both their bytes, of two classes two; one alone keeps its path."""
+    parts = [("0.fc1", "Linear", 5), ("0.fc2", "Linear", 1), ("1.fc1", "Linear", 6), ("1.fc2", "Fused", 9)]
+    found = [
+        ModuleActivations(module=f"layers.{path}", class_name=name, bytes=size) for path, name, size in parts
+    ]
+    assert [(one.module, one.class_name, one.modules, one.kept_bytes) for one in alike_together(found)] == [
+        ("layers.*.fc1", "Linear", 2, 11),
+        ("layers.1.fc2", "Fused", 1, 9),
+        ("layers.0.fc2", "Linear", 1, 1),
+    ]
 
 
 def test_the_innermost_module_is_known_at_every_moment() -> None:
@@ -86,6 +113,7 @@ def test_predicted_modules_add_up_to_the_activation_bytes(model: str, card: str 
     prediction = predict_in_full(request, None if card is None else CARDS[card])
     reading, found = prediction.reading, prediction.kept
     assert sum(one.bytes for one in found) == reading.activation_bytes
+    assert sum(one.kept_bytes for one in reading.kept_by_modules or ()) == reading.activation_bytes
     assert len({one.module for one in found}) == len(found) > 3
 
 

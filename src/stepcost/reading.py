@@ -28,6 +28,19 @@ class Moment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModulesKept:
+    """What alike modules keep for backward, together."""
+
+    module: str = stored(
+        "path of the module, with `*` for the number that alike ones differ in: `layers.*.mlp.fc1`",
+        default=REQUIRED,
+    )
+    class_name: str = stored("its class", default=REQUIRED)
+    modules: int = stored("how many they are", default=REQUIRED)
+    kept_bytes: int = stored("what they keep, in all", default=REQUIRED)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """Memory of one training configuration, read in (or predicted for) a fresh process.
 
@@ -69,6 +82,9 @@ class Reading:
     input_bytes: int | None = stored("images and labels of one batch on the device", follows="shapes")
     activation_bytes: int | None = stored(
         "allocated after the forward pass less allocated before it: kept for backward", gated=True
+    )
+    kept_by_modules: tuple[ModulesKept, ...] | None = stored(
+        "`activation_bytes` by the modules that made them, most first, alike ones together"
     )
     first_step_peak_allocated_bytes: int | None = stored(
         "peak of the first step alone, which lies: optimizer state is not there yet"

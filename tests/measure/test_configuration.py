@@ -64,7 +64,7 @@ def counters(monkeypatch):
     def unavailable(*_):
         raise HistoryUnavailable("not here")
 
-    monkeypatch.setattr(configuration, "record_step", unavailable)
+    monkeypatch.setattr(configuration, "record_by_module", unavailable)
     held = Configuration(request())
     held.on_gpu = True
     return held

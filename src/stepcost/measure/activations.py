@@ -20,13 +20,14 @@ from stepcost.reading import FORWARD
 from stepcost.step import TrainingStep
 
 Changes = list[tuple[int, Owner]]
-"""How many allocations a step had made when the innermost running module changed, and to which."""
+"""How many allocations a step had made when the innermost running module changed, and to which; at last
+how many it made in all."""
 
 
 def kept_by_module(history: History, changes: Changes) -> list[ModuleActivations]:
     """Sum by module what a recorded step's forward left allocated, with the attribution of ``by_module``.
 
-    Raises ``HistoryUnavailable`` where the sum is not what the allocator counted.
+    Raises ``HistoryUnavailable`` where the recording or the sum is not what the allocator counted.
     """
     peak_of(history, None)  # the replay gives the allocator's own peak, or there is no table
     allocations, _ = allocations_of(history)
@@ -34,6 +35,8 @@ def kept_by_module(history: History, changes: Changes) -> list[ModuleActivations
     made = [event for event, (action, *_) in enumerate(history.events) if action == "alloc"]
     number = {event: count for count, event in enumerate(made)}
     counts = [count for count, _ in changes]
+    if len(made) != counts[-1]:
+        raise HistoryUnavailable(f"{len(made)} allocations are recorded, the allocator counted {counts[-1]}")
 
     def owner_of(born: int) -> Owner:
         before = bisect_right(counts, number[born])
@@ -64,9 +67,5 @@ def record_by_module(
     first = allocations()
     with watched(training_step.model, lambda owner: changes.append((allocations() - first, owner))):
         history = record_step(training_step, images, labels)
-    made = sum(action == "alloc" for action, *_ in history.events)
-    if made != allocations() - first:
-        raise HistoryUnavailable(
-            f"{made} allocations are recorded, the allocator counted {allocations() - first}"
-        )
+    changes.append((allocations() - first, LOSS))
     return history, changes

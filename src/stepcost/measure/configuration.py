@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
+from stepcost.activations import alike_together
 from stepcost.allocator.history import HistoryUnavailable, peak_of
 from stepcost.catalog.engines import ENGINES
 from stepcost.ledger import Ledger
 from stepcost.measure import nvml
+from stepcost.measure.activations import kept_by_module, record_by_module
 from stepcost.measure.child import STARTED, enter_phase
 from stepcost.measure.energy import FIELDS as ENERGY
 from stepcost.measure.energy import energy_of
 from stepcost.measure.launch import Launch, build_step, memory_format
-from stepcost.measure.recording import record_step
-from stepcost.reading import FORWARD, PHASES, Moment, Reading
+from stepcost.reading import FORWARD, PHASES, ModulesKept, Moment, Reading
 from stepcost.request import Request
 from stepcost.tensors import count_step
 from stepcost.workload import workload_of
@@ -134,12 +135,13 @@ class Configuration:
         leaked_bytes = torch.cuda.memory_allocated() - allocated_between_steps
         last, process_bytes_from = self._moment("training step")
         counted: dict[str, Any] = count_step(self.training_step, (self.images, self.labels))
-        ledger, why_no_ledger = self._ledger(last.context_bytes)
+        ledger, kept_by_modules, why_not = self._made_of(last.context_bytes)
         return Reading(
             source="measured",
             fits=True,
             **counted,
             activation_bytes=activation_bytes,
+            kept_by_modules=kept_by_modules,
             first_step_peak_allocated_bytes=first_step_peak,
             peak_allocated_bytes=max(phase_peaks.values()),
             peak_reserved_bytes=reserved,
@@ -153,7 +155,7 @@ class Configuration:
             ledger=ledger,
             steps_before_reading=WARM_UP_STEPS,
             seconds=time.perf_counter() - STARTED["requested_at"],
-            unread=self.unread | why_no_ledger,
+            unread=self.unread | why_not,
         )
 
     def profiled(self) -> dict[str, float]:
@@ -214,11 +216,17 @@ class Configuration:
         self._synchronize()
         return peaks, reserved, kept
 
-    def _ledger(self, context_bytes: int | None) -> tuple[Ledger | None, dict[str, str]]:
-        """Take one more step and say what its peak is made of; else why that is unread."""
+    def _made_of(
+        self, context_bytes: int | None
+    ) -> tuple[Ledger | None, tuple[ModulesKept, ...] | None, dict[str, str]]:
+        """Take one more step and say what its peak is made of, by part and by module; else why not."""
         enter_phase("step whose allocator history is recorded")
         try:
-            history = record_step(self.training_step, self.images, self.labels)
-            return peak_of(history, context_bytes).ledger, {}
+            history, changes = record_by_module(self.training_step, self.images, self.labels)
+            ledger = peak_of(history, context_bytes).ledger
         except HistoryUnavailable as error:
-            return None, {"ledger": str(error)}
+            return None, None, dict.fromkeys(("ledger", "kept_by_modules"), str(error))
+        try:
+            return ledger, alike_together(kept_by_module(history, changes)), {}
+        except HistoryUnavailable as error:
+            return ledger, None, {"kept_by_modules": str(error)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from stepcost.activations import ModuleActivations, by_module
+from stepcost.activations import ModuleActivations, alike_together, by_module
 from stepcost.catalog.cards import NOT_MEASURED, Card
 from stepcost.predict import tape, trace
 from stepcost.predict.simulate import Simulation, simulate
@@ -147,6 +147,7 @@ def _reading(
     return Reading(
         **known,
         activation_bytes=simulation.kept_bytes,
+        kept_by_modules=alike_together(by_module(simulation.kept)),
         first_step_peak_allocated_bytes=simulation.first_step_peak_bytes,
         peak_allocated_bytes=simulation.peak.allocated_bytes,
         peak_reserved_bytes=reserved,
