@@ -135,8 +135,8 @@ def test_training_curves_of_engines_share_a_panel():
     runs = [load(REFERENCE / f"h200-141gb-cifar10-6k-{name}.json") for name in names]
     plot = accuracy_by_engine(runs)
     assert isinstance(plot, Plot)
-    assert [axes.get_title(loc="left") for axes in plot.figure.axes] == ["batch 64", "batch 256"]
-    legend = [text.get_text() for text in plot.figure.axes[0].get_legend().get_texts()]
+    assert [axes.get_title(loc="left") for axes in plot.figure.axes] == ["batch 64, %", "batch 256, %"]
+    legend = [text.get_text() for text in plot.figure.legends[0].get_texts()]
     assert legend == ["eager, 1 seed", "fast, 3 seeds"]
     assert isinstance(accuracy_by_engine(runs[1:]), str)
 
@@ -145,7 +145,7 @@ def test_the_caption_names_what_is_drawn():
     """The data set and every run with a line are in the caption; a run without one is not."""
     names = ("h200-141gb-cifar10-6k-eager", "h200-141gb-cifar10-6k-fast", "h200-141gb-engines")
     plot = accuracy_by_engine([load(REFERENCE / f"{name}.json") for name in names])
-    caption = plot.figure.get_supxlabel().replace("\n", " ")
+    caption = f"{plot.caption} {plot.where}"
     assert [name in caption for name in names] == [True, True, False]
     assert "cifar10-6k.npz" in caption
 
@@ -154,7 +154,7 @@ def test_a_seed_that_was_run_twice_is_one_seed():
     """Two runs with the same seed are called runs, not seeds."""
     runs = [load(REFERENCE / f"h200-141gb-cifar10-6k-{name}.json") for name in ("eager", "fast")]
     plot = accuracy_by_engine([*runs, replace(runs[1], name="again")])
-    legend = [text.get_text() for text in plot.figure.axes[0].get_legend().get_texts()]
+    legend = [text.get_text() for text in plot.figure.legends[0].get_texts()]
     assert legend == ["eager, 1 seed", "fast, 2 runs"]
 
 
@@ -164,4 +164,4 @@ def test_schedules_are_not_drawn_together():
     cosine = [replace(run, rows=tuple(row | {"schedule": "cosine"} for row in run.rows)) for run in runs]
     assert isinstance(accuracy_by_engine([runs[0], cosine[1]]), str)
     plot = accuracy_by_engine(cosine)
-    assert "cosine schedule" in plot.figure.get_supxlabel()
+    assert "cosine schedule" in plot.caption

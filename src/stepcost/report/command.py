@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from stepcost.price import Price
-from stepcost.report.find import STORAGE, load_runs, saved_files
+from stepcost.report.find import STORAGE, runs_named, saved_files
 from stepcost.report.load import LoadError, load, split_name
 from stepcost.report.tables import Table
 from stepcost.report.terminal import print_table
@@ -26,7 +26,7 @@ def list_runs(storage: str = STORAGE) -> int:
 
 
 def report(names: list[str], out: Path = OUT, storage: str = STORAGE, price: Price | None = None) -> int:
-    """Write the report of the runs called ``names`` into ``out``, and print where its page is.
+    """Write the report of the runs called ``names`` (or that fit a pattern) into ``out``; print where it is.
 
     With a ``price`` of an hour its answers say what times cost.
 
@@ -34,7 +34,7 @@ def report(names: list[str], out: Path = OUT, storage: str = STORAGE, price: Pri
     is not found or ``out`` cannot be written to.
     """
     try:
-        runs = load_runs(names, storage=storage)
+        runs = [run for name in names for run in runs_named(name, storage=storage)]
         # Imported here, so that a misspelt name is answered without loading matplotlib.
         from stepcost.report.page.write import write_report  # noqa: PLC0415
 

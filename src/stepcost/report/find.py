@@ -56,11 +56,6 @@ def find_run(name: str, root: Path = Path(), storage: str = STORAGE) -> Path:
     raise LoadError(f"no saved run {text(name)!r}; {_known(name, files, storage)}")
 
 
-def load_runs(names: list[str], root: Path = Path(), storage: str = STORAGE) -> list[Run]:
-    """Load the runs called ``names``, in order. Raises `LoadError` as `find_run` and `load` do."""
-    return [load(find_run(name, root, storage)) for name in names]
-
-
 def is_pattern(name: str) -> bool:
     """Whether the name stands for any number of runs."""
     return any(letter in name for letter in "*?[")

@@ -15,6 +15,7 @@ from stepcost.schema import clean, text
 
 MOST_COMPLAINTS = 20
 """A run with more bad values than this gets one note for the rest."""
+LONGEST_NAME = 200
 
 
 class LoadError(Exception):
@@ -32,6 +33,9 @@ class Run:
     """pytest-benchmark's: ``0001``; ``None`` for other files."""
     date: str | None = None
     """When it was saved, UTC: ``2026-01-02 03:04``."""
+    branch: str | None = None
+    """Of the repository it was run in, where pytest-benchmark knew."""
+    commit: str | None = None
     rows: tuple[dict[str, Any], ...] = ()
     """``extra_info`` of each benchmark with its ``name``, ``fullname`` and ``stats`` (seconds)."""
     machine: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +69,7 @@ def load(path: Path) -> Run:
 def run_of(data: Mapping[str, Any], path: Path) -> Run:
     """Make a `Run` of what pytest-benchmark wrote, or would write, to ``path``."""
     number, name = split_name(path)
+    about_commit = _object(data, "commit_info")
     machine, of_machine = clean(_object(data, "machine_info"), MACHINE)
     session, of_session = clean(_object(data, "stepcost"), SESSION)
     rows, of_rows = _rows(data.get("benchmarks") or [])
@@ -77,6 +82,8 @@ def run_of(data: Mapping[str, Any], path: Path) -> Run:
         path=path,
         number=number,
         date=_date(data.get("datetime")),
+        branch=_name(about_commit.get("branch")),
+        commit=_name(about_commit.get("id")),
         rows=tuple(rows),
         machine=machine,
         session=session,
@@ -183,3 +190,10 @@ def _date(value: Any) -> str | None:
         return datetime.fromisoformat(value).strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError):
         return text(value)[:40] or None
+
+
+def _name(value: Any) -> str | None:
+    """Return a name as one line; ``None`` for anything else, and where pytest-benchmark found none."""
+    if not isinstance(value, str) or value in ("unknown", "(unknown)", "(detached head)"):
+        return None
+    return text(value)[:LONGEST_NAME] or None

@@ -34,7 +34,7 @@ def _drawn(found: Comparison) -> tuple[set[tuple[str, float]], list[tuple[str, f
     for axes in plot.figure.axes:
         for line in axes.lines[:-1]:  # the last one stands at 1
             xs = [float(x) for x in np.asarray(line.get_xdata())]
-            color = to_hex(line.get_color()).upper()
+            color = to_hex(line.get_color())
             if len(xs) == 1:
                 dots.add((color, round(xs[0], 6)))
             else:
@@ -76,7 +76,7 @@ def test_what_changed_most_is_drawn_of_many_rows(tmp_path: Path) -> None:
     names = [text.get_text() for text in plot.figure.axes[0].get_yticklabels()]
     assert "3a, batch 56" in names
     assert len(names) == MOST_ROWS
-    assert f"{61 - MOST_ROWS} more rows" in plot.figure.get_supxlabel().replace("\n", " ")
+    assert f"{61 - MOST_ROWS} more rows" in plot.caption
 
 
 @pytest.fixture
@@ -94,7 +94,8 @@ def test_out_writes_tables_before_plots(folder: Path) -> None:
     assert stepcost(["compare", "base", "new", "--out", "page"]) == 1
     page = (folder / "page" / "report.html").read_text()
     assert page.index("WORSE") < page.index("<table") < page.rindex("</table>") < page.index("<svg")
-    assert page.count("<svg") == 2
+    assert page.count("<details open>") == page.count("<table")
+    assert page.count("<svg") == 2 * 2  # for wide and for narrow screens
     assert not re.search(r"<script|<img|src=", page)
     markdown = (folder / "page" / "report.md").read_text()
     for name in ("ratios.png", "metrics-over-runs.png"):
@@ -124,17 +125,18 @@ def test_side_by_side_is_tabulated_and_plotted(folder: Path, capsys: pytest.Capt
     for column in ("0001_base", "0002_new", "0003_third"):
         assert column in said.out
     page = folder / said.err.removeprefix("plots: ").strip()
-    assert page.read_text().count("<svg") == 1
+    assert page.read_text().count("<svg") == 2
     assert page.with_name("metrics-over-runs.png").exists()
 
 
 def test_the_report_of_two_runs_says_what_got_worse_first(folder: Path) -> None:
-    """``reports base new`` starts with the verdict; each run's answers come before its plots."""
+    """``report base new`` starts with the verdict, after links to both runs and before what each says."""
     assert stepcost(["report", "base", "new", "--out", "page"]) == 0
     page = (folder / "page" / "report.html").read_text()
-    assert page.index("WORSE") < page.index("<svg") < page.index("<article")
-    for section in page.split("<article")[1:]:
-        assert section.index("Answers</h3>") < section.index("Plots</h3>")
+    assert page.index("</nav>") < page.index("WORSE") < page.index("<svg") < page.index("<article")
+    links = re.findall(r'<a href="#([^"]+)"><strong>([^<]*)', page)
+    assert [label for _, label in links] == ["0001_base", "0002_new"]
+    assert [link for link, _ in links] == re.findall(r'<article id="([^"]+)"', page)
 
 
 def test_the_report_of_two_unlike_runs_shows_both(folder: Path) -> None:
@@ -152,7 +154,8 @@ def test_every_engine_and_precision_has_its_own_line(folder: Path) -> None:
     files = sorted((folder / ".benchmarks").rglob("*.json"))
     plot = metrics_over_runs([load(path) for path in files])
     assert not isinstance(plot, str)
-    panels = {axes.get_title(loc="left"): axes for axes in plot.figure.axes}
+    panels = {axes.get_title(loc="left").replace("\n", " "): axes for axes in plot.figure.axes}
     lines = panels["time a step by engine, ms, measured"].lines
-    heights = sorted(round(float(np.asarray(line.get_ydata())[0]), 2) for line in lines)
+    drawn = [np.asarray(line.get_ydata()) for line in lines]
+    heights = sorted(round(float(ys[0]), 2) for ys in drawn if len(ys) > 1)  # the others are marks
     assert heights == [10.02, 12.02, 14.03, 16.03]

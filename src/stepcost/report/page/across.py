@@ -15,7 +15,7 @@ from stepcost.report.load import Run
 from stepcost.report.page.drawing import Plot
 from stepcost.report.page.plots_accuracy import accuracy_by_engine
 from stepcost.report.page.plots_compare import ratios
-from stepcost.report.page.plots_runs import metrics_over_runs
+from stepcost.report.page.plots_runs import history, metrics_over_runs
 from stepcost.report.tables import Table
 
 
@@ -30,30 +30,34 @@ class Across:
     closing: list[str]
     """What the tables leave out, in sentences."""
     plots: list[Plot]
-    undrawn: list[str]
-    """One line for each plot that there is nothing to draw for."""
+    is_judged: bool
+    """Whether the tables say what got worse, and so are read first."""
 
 
 def of_sides(base: Sequence[Run], new: Sequence[Run], found: Comparison) -> Across:
     """Show two sides that were compared."""
-    return _across(
+    runs = [*base, *new]
+    drawn = [ratios(found), history(runs), metrics_over_runs(runs), accuracy_by_engine(runs)]
+    return Across(
         "The comparison",
         show.headline(found),
         tables(found),
         show.closing(found),
-        [ratios(found), metrics_over_runs([*base, *new]), accuracy_by_engine([*base, *new])],
+        [plot for plot in drawn if isinstance(plot, Plot)],
+        is_judged=True,
     )
 
 
 def side_by_side(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> Across:
     """Show runs side by side, nothing judged."""
-    said = f"{len(runs)} runs side by side; nothing is judged."
-    return _across(
-        "Over the runs",
-        said,
+    drawn = [history(runs), metrics_over_runs(list(runs)), accuracy_by_engine(runs)]
+    return Across(
+        f"{len(runs)} runs side by side",
+        "Nothing is judged.",
         matrix(runs, rules),
         [],
-        [metrics_over_runs(list(runs)), accuracy_by_engine(runs)],
+        [plot for plot in drawn if isinstance(plot, Plot)],
+        is_judged=False,
     )
 
 
@@ -65,11 +69,3 @@ def of_runs(runs: Sequence[Run]) -> Across:
         except CannotCompareError:
             pass
     return side_by_side(runs)
-
-
-def _across(
-    heading: str, verdict: str, tables: list[Table], closing: list[str], drawn: list[Plot | str]
-) -> Across:
-    plots = [plot for plot in drawn if isinstance(plot, Plot)]
-    undrawn = [reason for reason in drawn if isinstance(reason, str)]
-    return Across(heading, verdict, tables, closing, plots, undrawn)

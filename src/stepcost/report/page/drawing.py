@@ -1,74 +1,108 @@
-"""What every plot shares: size, fonts, the caption line inside the figure, and safe SVG and PNG.
+"""What every plot shares: its two sizes, fonts, hovers, and safe SVG and PNG.
 
-Text from saved runs is never parsed as mathematics, and reaches the SVG as
-outlines of letters, so no name can carry markup into the page.
+Text from saved runs is never parsed as mathematics, and matplotlib escapes what it writes into SVG.
 """
 
 from __future__ import annotations
 
 import io
-import itertools
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from stepcost.report.load import Run
-from stepcost.report.page.palette import INK, Line
+from stepcost.report.page.palette import INK, PAPER, RULE, SHADES, SOFT
 from stepcost.report.rows import Row, source_of
-from stepcost.report.units import listed, significant
+from stepcost.report.units import listed
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 STYLE: dict[str, Any] = {
-    "axes.edgecolor": INK,
+    "axes.axisbelow": True,
+    "axes.edgecolor": SOFT,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "axes.labelcolor": INK,
+    "axes.labelcolor": SOFT,
+    "axes.labelsize": 12,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "axes.titlecolor": INK,
     "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.axisbelow": True,
-    "font.size": 9.5,
-    "grid.color": "#DDDDDD",
-    "hatch.linewidth": 0.6,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5,
-    "svg.fonttype": "path",
+    "axes.titlesize": 12,
+    "figure.constrained_layout.h_pad": 4 / 72,
+    "figure.constrained_layout.w_pad": 2 / 72,
+    "figure.dpi": 72,
+    "figure.facecolor": "none",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    "grid.color": RULE,
+    "legend.fontsize": 12,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.markersize": 7,
+    "svg.fonttype": "none",
     "text.color": INK,
     "text.parse_math": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
 }
-BACKING = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
-"""Keeps a label readable where it crosses a line."""
-WIDTH_IN, HEIGHT_IN = 7.2, 4.4
-LONGEST_LABEL = 26
-"""Letters of a name in a plot."""
-CAPTION_COLUMNS = 118
-"""Letters of the caption that fit in one line of a figure."""
+CAPTION_COLUMNS = 110
+"""Letters of the caption that fit in one line below a PNG."""
+FONT = "system-ui, sans-serif"
+
+
+class Size(NamedTuple):
+    """For how wide a screen a plot is drawn, in pixels."""
+
+    name: str
+    width: int
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether names of lines stand below and panels one under the other."""
+        return self is NARROW
+
+
+WIDE, NARROW = Size("wide", 720), Size("narrow", 358)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One finished figure."""
+    """One plot, drawn when it is asked for."""
 
     name: str
     """Stem of its PNG, such as ``memory-by-optimizer``."""
     title: str
     description: str
-    """The figure in words, for who cannot see it."""
-    figure: Figure
+    """The plot in words, for who cannot see it."""
+    caption: str
+    """Source, configuration, and what its marks are."""
+    where: str
+    """Machine and runs: what a reader needs who sees only the plot."""
+    draw: Callable[[Size], Figure]
+
+    @cached_property
+    def figure(self) -> Figure:
+        """The wide drawing."""
+        return self.at(WIDE)
+
+    def at(self, size: Size) -> Figure:
+        """Draw it for a screen."""
+        with style(self.name):
+            return self.draw(size)
 
 
 @contextmanager
@@ -81,130 +115,77 @@ def style(name: str = "stepcost") -> Iterator[None]:
         yield
 
 
-def new_figure(panels: int = 1, height_in: float = HEIGHT_IN) -> tuple[Figure, list[Axes]]:
-    """Make a figure with ``panels`` side by side."""
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    return figure, list(axes)
+def new_figure(size: Size, height: int, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """Make a figure with ``panels``, each ``height`` pixels high: side by side where there is room."""
+    down, across = (panels, 1) if size.is_narrow else (1, panels)
+    figure = Figure(figsize=(size.width / 72, height * down / 72), layout="constrained")
+    return figure, list(figure.subplots(down, across, squeeze=False).flat)
 
 
-def finish(figure: Figure, title: str, caption: str) -> None:
-    """Put the title on top and the caption (unit, machine, measured or predicted) at the foot."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    lines = textwrap.wrap(caption, CAPTION_COLUMNS, max_lines=6, placeholder=" ...") or [""]
-    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=7.5, color="#444444")
-
-
-def caption(run: Run, rows: list[Row], *said: str, others: Sequence[Run] = ()) -> str:
-    """Join source, configuration, machine and runs: what a reader needs who sees only the plot.
-
-    ``others`` are runs on the same GPU that are drawn too.
-    """
+def where_of(run: Run, *others: Run) -> str:
+    """Name the machine, torch and the runs; ``others`` are on the same GPU."""
     runs = [run, *others]
     where = run.gpu if run.machine.get("gpu") else "no GPU"
     cpu = (run.machine.get("cpu") or {}).get("brand_raw")
     if not run.machine.get("gpu") and cpu:
         where += f" ({cpu})"
-    parts = [
-        *said,
-        source_of(rows).capitalize(),
-        where,
-        f"torch {listed(list(dict.fromkeys(one.torch for one in runs)))}",
-        "; ".join(f"{one.label}, {one.date or 'no date'}" for one in runs),
-    ]
-    return ". ".join(part for part in parts if part) + "."
+    versions = listed(list(dict.fromkeys(one.torch for one in runs)))
+    named = "; ".join(f"{one.label}, {one.date or 'no date'}" for one in runs)
+    return f"{where}. torch {versions}. {named}."
 
 
-def mean_line(
-    axes: Axes, xs: Sequence[float], curves: Sequence[Sequence[float]], line: Line, **more: Any
-) -> list[float]:
-    """Draw the mean of several curves over ``xs`` with a band from the lowest to the highest.
+def caption(rows: Sequence[Row], *said: str) -> str:
+    """Join the source of the rows and what is said of the plot, as sentences."""
+    return f"{'. '.join(filter(None, (source_of(rows).capitalize(), *said)))}."
 
-    Returns the means.
-    """
-    values = list(zip(*curves, strict=True))
-    means = [sum(one) / len(one) for one in values]
-    axes.fill_between(xs, list(map(min, values)), list(map(max, values)), color=line.color, alpha=0.2)
-    axes.plot(xs, means, color=line.color, linestyle=line.dash, marker=line.marker, markersize=4, **more)
-    return means
+
+def hover(artist: Artist, text: str) -> None:
+    """Let the exact value be told where the pointer rests on the artist."""
+    artist.set_gid(f"hover{text.encode('utf-8', 'replace').hex()}")
 
 
 def to_svg(plot: Plot) -> str:
-    """Draw the figure as an ``<svg>`` element: no prolog, no metadata, named for screen readers."""
+    """Draw both sizes as ``<svg>`` elements in the page's colours; its style shows the one that fits."""
+    return "\n".join(_svg(plot, size) for size in (WIDE, NARROW))
+
+
+def _svg(plot: Plot, size: Size) -> str:
     out = io.StringIO()
     with style(plot.name):
-        plot.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        figure = plot.figure if size is WIDE else plot.at(size)
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, facecolor="none")
     text = out.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # Glyphs and clip paths of several figures share one page, so each figure's ids get its name.
-    text = re.sub(r'\bid="', f'id="{plot.name}-', text)
-    text = re.sub(r'href="#', f'href="#{plot.name}-', text)
-    text = text.replace("url(#", f"url(#{plot.name}-")
-    return text.replace("<svg ", '<svg role="img" aria-hidden="true" focusable="false" ', 1)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' (d|x|y|transform)="([^"]*)"', _shorter, text)
+    text = re.sub(r"(font: (?:\w+ )*[\d.]+px) [^;\"]*", rf"\1 {FONT}", text)
+    for name, shade in SHADES.items():
+        text = text.replace(shade.light, f"var(--{name})")
+    # Groups need no names; clip paths and markers of several figures share one page.
+    text = re.sub(r'<g id="(?!hover)[^"]*"', "<g", text)
+    text = re.sub(r'\bid="(?!hover)', f'id="{plot.name}-{size.name}-', text)
+    text = text.replace('href="#', f'href="#{plot.name}-{size.name}-')
+    text = text.replace("url(#", f"url(#{plot.name}-{size.name}-")
+    text = re.sub(r'<g id="hover([0-9a-f]*)">', _title, text)
+    text = re.sub(r">\s+<", ">\n<", text)
+    return text.replace("<svg ", f'<svg class="{size.name}" aria-hidden="true" focusable="false" ', 1)
+
+
+def _shorter(found: re.Match[str]) -> str:
+    numbers = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.2f}", found[2])
+    return f' {found[1]}="{" ".join(numbers.split())}"'
+
+
+def _title(found: re.Match[str]) -> str:
+    return f"<g><title>{escape(bytes.fromhex(found[1]).decode())}</title>"
 
 
 def to_png(plot: Plot, path: Path) -> None:
-    """Write the figure with 160 dots an inch."""
+    """Write the wide drawing with its title, caption and machine, on white."""
+    figure = plot.at(WIDE)
+    figure.suptitle(plot.title, x=0.01, ha="left", fontsize=15, fontweight="bold")
+    lines = textwrap.wrap(f"{plot.caption} {plot.where}", CAPTION_COLUMNS, max_lines=6, placeholder=" ...")
     with style(plot.name):
-        plot.figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
-
-
-def batch_axis(axes: Axes, batches: Sequence[int]) -> None:
-    """Make the x axis logarithmic, with a tick at each batch size that is far enough from the one before."""
-    axes.set_xscale("log", base=2)
-    shown: list[int] = []
-    for batch in sorted(set(batches)):
-        if not shown or batch / shown[-1] >= 1.9:
-            shown.append(batch)
-    axes.set_xticks(shown, [f"{batch:,}" for batch in shown])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("batch size (images a step)")
-
-
-def short(name: str) -> str:
-    """Cut a name to what fits next to a bar or a line."""
-    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 3]}..."
-
-
-def plain_numbers(axis: Any) -> None:
-    """Write tick labels such as 10,000, not powers of ten; on a logarithmic axis at 1, 2 and 5 of a decade.
-
-    Call it after the scale is chosen.
-    """
-    if axis.get_scale() == "log":
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: significant(value, 1)))
-
-
-def label_at(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write ``(x, y, text, color)`` to the right of the points, pushed apart where they would overlap."""
-    pixels_a_point = axes.figure.dpi / 72
-    points = [axes.transData.transform((x, y)) / pixels_a_point for x, y, _, _ in labels]
-    heights = _apart([(float(x), float(y)) for x, y in points])
-    for (x, y, text, color), point, height in zip(labels, points, heights, strict=True):
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(7, height - point[1]),
-            textcoords="offset points",
-            color=color,
-            va="center",
-            fontsize=8.5,
-            annotation_clip=False,
-            bbox=BACKING,
-            zorder=5,
-        )
-
-
-def _apart(points: list[tuple[float, float]]) -> list[float]:
-    """Heights at which labels 12 points high and 80 wide, one per point, do not overlap."""
-    heights = [y for _, y in points]
-    order = sorted(range(len(points)), key=lambda place: (heights[place], place))
-    for _ in range(200):
-        for low, high in itertools.combinations(order, 2):
-            lacks = 12 - (heights[high] - heights[low])
-            if lacks > 0 and abs(points[high][0] - points[low][0]) < 80:
-                heights[low] -= lacks / 2
-                heights[high] += lacks / 2
-    return heights
+        figure.set_figheight(figure.get_figheight() + (40 + 14 * len(lines)) / 72)
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=10, color=SOFT)
+        figure.savefig(path, format="png", dpi=144, facecolor=PAPER, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""The machine and the session of a run, as lines of a table: what stands at the top of the page."""
+"""The machine and the session of a run, as lines of a table."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ MOST_SHOWN = 40
 
 
 def machine_table(run: Run) -> Table:
-    """List GPU, memory, driver, CUDA, cuDNN, torch, date and command line."""
+    """List GPU, memory, driver, CUDA, cuDNN, torch, processor and date; without a GPU nothing of one."""
     machine, session = run.machine, run.session
     total = machine.get("gpu_total_bytes")
     cpu = machine.get("cpu") or {}
     processor = cpu.get("brand_raw") or "not stored"
     if cpu.get("count"):
         processor += f", {cpu['count']} cores"
-    without = "none" if run.gpu == "no GPU" else "not read"
     gpu = run.gpu
     if session.get("why_no_gpu"):
         gpu += f" ({session['why_no_gpu']})"
+    of_the_gpu = (
+        ("GPU memory", gb(total, 2) if total is not None else "not read"),
+        ("compute capability", machine.get("compute_capability") or "not read"),
+        ("driver", machine.get("driver") or "not read"),
+        ("CUDA", machine.get("cuda") or "not read"),
+        ("cuDNN", machine.get("cudnn") or "not read"),
+        ("clocks at the start", _clocks(run)),
+    )
     rows = (
         ("GPU", gpu),
-        ("GPU memory", without if total is None else f"{gb(total, 2)} (GB = 10**9 bytes)"),
-        ("compute capability", machine.get("compute_capability") or without),
-        ("driver", machine.get("driver") or without),
-        ("CUDA", machine.get("cuda") or without),
-        ("cuDNN", machine.get("cudnn") or without),
+        *(of_the_gpu if run.gpu != "no GPU" else ()),
         ("torch", run.torch),
         ("torchvision", machine.get("torchvision") or "not stored"),
         ("processor", processor),
         ("date", f"{run.date} UTC" if run.date else "not stored"),
-        ("command", command_line(run)),
         ("model", session_model(run) or "not stored"),
         ("data set", (session.get("dataset") or {}).get("name") or "not stored"),
-        ("clocks at the start", _clocks(run)),
     )
     return Table(caption="The machine and the session", columns=("what", "value"), rows=rows, label_columns=2)
 
@@ -57,7 +58,7 @@ def command_line(run: Run) -> str:
 def _clocks(run: Run) -> str:
     clocks = run.session.get("clocks")
     if not clocks:
-        return "none" if run.gpu == "no GPU" else "not read"
+        return "not read"
     parts = [
         f"{label} {clocks[name]:,} {unit}"
         for name, label, unit in (

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from statistics import mean
 
+from matplotlib.figure import Figure
+
 from stepcost.report.answers.training import training_runs
 from stepcost.report.load import Run
-from stepcost.report.page.drawing import (
-    Plot,
-    caption,
-    finish,
-    label_at,
-    mean_line,
-    new_figure,
-    plain_numbers,
-    style,
-)
+from stepcost.report.page.axes import Named, key_of_lines, mean_line, name_lines, plain_numbers, say_y
+from stepcost.report.page.drawing import Plot, Size, caption, new_figure, where_of
 from stepcost.report.page.palette import batch_line, numbered_line
 from stepcost.report.rows import CONFIGURATION, Row, configuration, of_question
 from stepcost.report.units import count, significant
@@ -32,7 +27,7 @@ def accuracy_over_time(run: Run) -> Plot | str:
         "Training accuracy over wall time",
         field="train_accuracy",
         along=lambda row: list(accumulate(epoch.get("train_seconds") or 0.0 for epoch in row["epochs"])),
-        axis="training time, seconds (evaluation off the clock)",
+        axis="seconds of training",
     )
 
 
@@ -59,34 +54,48 @@ def _accuracy(
         by_batch[row["batch_size"]].append(row)
     if not by_batch:
         return f"No {title.lower()} was recorded."
-    with style():
-        figure, (axes,) = new_figure()
-        labels, ends = [], []
-        for batch, seeds in sorted(by_batch.items()):
-            line = batch_line(batch)
-            xs = list(map(mean, zip(*map(along, seeds), strict=False)))
-            ys = mean_line(axes, xs, _percents(seeds, field), line)
-            labels.append((xs[-1], ys[-1], f"batch {batch:,}", line.color))
-            ends.append(xs[-1])
-        axes.margins(x=0.14)
-        if min(ends) > 0 and max(ends) / min(ends) > 4:
-            axes.set_xscale("log")
-            axis += ", logarithmic"
-        else:
-            axes.set_xlim(left=0)
-        plain_numbers(axes.xaxis)
-        axes.set_xlabel(axis)
-        axes.set_ylabel("training accuracy, %" if field == "train_accuracy" else "test accuracy, %")
-        numbers = sorted({len(seeds) for seeds in by_batch.values()})
-        of = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-        band = (
-            f"Mean of {of} seeds; band: lowest to highest" if numbers[-1] > 1 else "One seed: spread unknown"
-        )
-        finish(figure, title, caption(run, runs, configuration(runs[0], "batch_size"), band))
-        figure.draw_without_rendering()
-        label_at(axes, labels)
-    words = "; ".join(f"{text} ends at {y:.1f} % at {significant(x)}" for x, y, text, _ in labels)
-    return Plot(name, title, f"Lines over {axis}. {words}.", figure)
+    numbers = sorted({len(seeds) for seeds in by_batch.values()})
+    of = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    band = f"Mean of {of} seeds; band: lowest to highest" if numbers[-1] > 1 else "One seed: spread unknown"
+    curves = {
+        batch: (list(map(mean, zip(*map(along, seeds), strict=False))), _percents(seeds, field))
+        for batch, seeds in sorted(by_batch.items())
+    }
+    words = "; ".join(
+        f"batch {batch:,} ends at {mean(run[-1] for run in ys):.1f} % at {significant(xs[-1])}"
+        for batch, (xs, ys) in curves.items()
+    )
+    return Plot(
+        name,
+        title,
+        f"Lines over {axis}. {words}.",
+        caption(runs, configuration(runs[0], "batch_size"), band),
+        where_of(run),
+        partial(_draw, curves=curves, axis=axis, what=field.replace("train_", "training ").replace("_", " ")),
+    )
+
+
+def _draw(
+    size: Size, *, curves: Mapping[int, tuple[list[float], list[list[float]]]], axis: str, what: str
+) -> Figure:
+    figure, (axes,) = new_figure(size, 340)
+    names, ends = [], []
+    for batch, (xs, of_seeds) in curves.items():
+        line = batch_line(batch)
+        ys = mean_line(axes, xs, of_seeds, line)
+        names.append(Named(xs[-1], ys[-1], f"batch {batch:,}", line))
+        ends.append(xs[-1])
+    axes.margins(x=0.02 if size.is_narrow else 0.14)
+    if min(ends) > 0 and max(ends) / min(ends) > 4:
+        axes.set_xscale("log")
+        axis += ", logarithmic"
+    else:
+        axes.set_xlim(left=0)
+    plain_numbers(axes.xaxis)
+    axes.set_xlabel(axis)
+    say_y(axes, f"{what}, %")
+    name_lines(figure, axes, size, names)
+    return figure
 
 
 def _percents(rows: Sequence[Row], field: str) -> list[list[float]]:
@@ -100,32 +109,47 @@ def accuracy_by_engine(runs: Sequence[Run]) -> Plot | str:
     found = _trained_by_several(runs)
     if not found:
         return "No two engines trained the same configuration."
-    title = "Training accuracy over epochs by engine"
-    batches = sorted(found)
+    rows = [row for engines in found.values() for one in engines.values() for row in one]
+    said = f"{configuration(rows[0], 'batch_size', 'engine')}, {rows[0].get('dataset') or 'data not stored'}"
+    drawn = [run for run in runs if any(row is one for one in run.rows for row in rows)]
+    words = "; ".join(
+        f"batch {count(batch)} {engine}: {_last(of_one):.1f} % at the last epoch"
+        for batch, engines in found.items()
+        for engine, of_one in engines.items()
+    )
+    return Plot(
+        "accuracy-by-engine",
+        "Training accuracy over epochs by engine",
+        f"Lines. {words}.",
+        caption(rows, said, "Mean over runs; band: lowest to highest"),
+        where_of(drawn[0], *drawn[1:]),
+        partial(_draw_by_engine, found=found),
+    )
+
+
+def _draw_by_engine(size: Size, *, found: Mapping[int, Mapping[str, list[Row]]]) -> Figure:
     names = list(dict.fromkeys(engine for engines in found.values() for engine in engines))
-    words = []
-    with style():
-        figure, panels = new_figure(len(batches))
-        for axes, batch in zip(panels, batches, strict=True):
-            for engine, rows in found[batch].items():
-                line = numbered_line(names.index(engine))
-                curves = _percents(rows, "train_accuracy")
-                epochs = range(1, len(curves[0]) + 1)
-                means = mean_line(axes, epochs, curves, line, label=f"{engine}, {_how_many(rows)}")
-                words.append(f"batch {count(batch)} {engine}: {means[-1]:.1f} % at the last epoch")
-            axes.set_title(f"batch {count(batch)}", fontsize=9.5)
-            axes.set_xlabel("epoch")
-            axes.set_ylim(bottom=0)
-            axes.legend(loc="lower right", fontsize=8, frameon=False)
-        panels[0].set_ylabel("training accuracy, %")
-        rows = [row for engines in found.values() for one in engines.values() for row in one]
-        said = (
-            f"{configuration(rows[0], 'batch_size', 'engine')}, {rows[0].get('dataset') or 'data not stored'}"
+    figure, panels = new_figure(size, 270, len(found))
+    lines: dict[str, Named] = {}
+    for axes, batch in zip(panels, sorted(found), strict=True):
+        for engine, rows in found[batch].items():
+            line = numbered_line(names.index(engine))
+            curves = _percents(rows, "train_accuracy")
+            means = mean_line(axes, range(1, len(curves[0]) + 1), curves, line)
+            name = f"{engine}, {_how_many(rows)}"
+            lines.setdefault(name, Named(len(means), means[-1], name, line))
+        say_y(
+            axes,
+            f"batch {count(batch)}: training accuracy, %" if size.is_narrow else f"batch {count(batch)}, %",
         )
-        drawn = [run for run in runs if any(row is one for one in run.rows for row in rows)]
-        band = "Mean over runs; band: lowest to highest"
-        finish(figure, title, caption(drawn[0], rows, said, band, others=drawn[1:]))
-    return Plot("accuracy-by-engine", title, f"Lines. {'; '.join(words)}.", figure)
+        axes.set_xlabel("epoch")
+        axes.set_ylim(bottom=0)
+    key_of_lines(figure, size, list(lines.values()))
+    return figure
+
+
+def _last(rows: Sequence[Row]) -> float:
+    return mean(curve[-1] for curve in _percents(rows, "train_accuracy"))
 
 
 def _how_many(rows: Sequence[Row]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from stepcost.report.compare.matching import without_shared
 from stepcost.report.compare.result import Change, Comparison
-from stepcost.report.page.drawing import Plot, finish, new_figure, style
-from stepcost.report.page.palette import GREEN, GREY, INK, RED
+from stepcost.report.page.axes import BACKING
+from stepcost.report.page.drawing import Plot, Size, hover, new_figure
+from stepcost.report.page.palette import GREEN, GREY, INK, PAPER, RED
 
 MOST_ROWS = 40
 """Of more rows those that changed most are drawn."""
@@ -53,17 +56,45 @@ def ratios(found: Comparison) -> Plot | str:
     rows = every[:MOST_ROWS]
     rows.sort(key=list(dict.fromkeys(change.row for _, changes in panels for change in changes)).index)
     shared, names = without_shared(rows)
-    title = "Ratios of the new side to the base"
-    with style():
-        figure, grid = new_figure(len(panels), height_in=2.1 + 0.27 * len(rows))
-        for axes, (heading, changes) in zip(grid, panels, strict=True):
-            _panel(axes, heading, [change for change in changes if change.row in rows], rows)
-        grid[0].set_yticks(range(len(rows)), [_cut(name) for name in names], fontsize=8)
-        for axes in grid[1:]:
-            axes.set_yticks(range(len(rows)), [""] * len(rows))
-            axes.tick_params(axis="y", length=0)
-        finish(figure, title, _caption(found, shared, len(every) - len(rows)))
-    return Plot("ratios", title, _in_words(panels), figure)
+    said, where = _caption(found, shared, len(every) - len(rows))
+    return Plot(
+        "ratios",
+        "Ratios of the new side to the base",
+        _in_words(panels),
+        said,
+        where,
+        partial(_draw, panels=panels, rows=rows, names=[_cut(name) for name in names]),
+    )
+
+
+def _draw(
+    size: Size,
+    *,
+    panels: Sequence[tuple[str, Sequence[Change]]],
+    rows: Sequence[str],
+    names: Sequence[str],
+) -> Figure:
+    """Draw a panel for bytes and one for times; names are above the rows where there is no room beside."""
+    high = (34 if size.is_narrow else 20) * len(rows) + 96
+    figure, grid = new_figure(size, high, len(panels))
+    for axes, (heading, changes) in zip(grid, panels, strict=True):
+        _panel(axes, heading, [change for change in changes if change.row in rows], rows)
+        beside = names if axes is grid[0] and not size.is_narrow else [""] * len(rows)
+        axes.set_yticks(range(len(rows)), beside, fontsize=11, color=INK)
+        axes.tick_params(axis="y", length=0)
+        if size.is_narrow:
+            axes.set_ylim(len(rows) - 0.4, -0.9)
+            for place, name in enumerate(names):
+                axes.text(
+                    0,
+                    place - 0.24,
+                    name,
+                    fontsize=11,
+                    va="bottom",
+                    bbox=BACKING,
+                    transform=axes.get_yaxis_transform(),
+                )
+    return figure
 
 
 def _unit(change: Change) -> str | None:
@@ -100,14 +131,15 @@ def _panel(axes: Any, heading: str, changes: Sequence[Change], rows: Sequence[st
         color = {"worse": RED, "better": GREEN}.get(change.verdict, GREY)
         if change.interval is not None:
             ends = [min(max(end, low), high) for end in change.interval]
-            axes.plot(ends, [height, height], color=color, linewidth=1.2)
-        axes.plot(
+            axes.plot(ends, [height, height], color=color, linewidth=1.6)
+        (dot,) = axes.plot(
             change.ratio or 1, height, color=color, marker=MARKERS.get(figure, OTHER_MARKER),
-            markersize=4.5, linestyle="", markerfacecolor="white" if color == GREY else color,
+            markersize=6, linestyle="", markerfacecolor=PAPER if color == GREY else color,
         )  # fmt: skip
+        hover(dot, f"{change.row}, {figure.replace('_', ' ')}: {change.ratio or 1:.4f}, {change.verdict}")
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.grid(visible=True, axis="x")
-    axes.set_title(heading, fontsize=9.5)
+    axes.set_title(heading)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(low, high)
     if high / low > WIDEST:
@@ -122,12 +154,11 @@ def _panel(axes: Any, heading: str, changes: Sequence[Change], rows: Sequence[st
     axes.legend(
         handles=[
             Line2D([], [], color=GREY, marker=MARKERS.get(one, OTHER_MARKER), linestyle="",
-                   markerfacecolor="white", markersize=4.5,
+                   markerfacecolor=PAPER, markersize=6,
                    label=one.removesuffix("_bytes").replace("_", " "))
             for one in figures
         ],
-        loc="upper center", bbox_to_anchor=(0.5, -0.35 / (0.27 * len(rows) + 0.6)), ncols=2,
-        fontsize=7.5, frameon=False,
+        loc="upper center", bbox_to_anchor=(0.5, -26 / (20 * len(rows) + 40)), ncols=2, fontsize=11,
     )  # fmt: skip
 
 
@@ -140,17 +171,19 @@ def _limits(changes: Sequence[Change]) -> tuple[float, float]:
     return math.exp(-1.08 * far), math.exp(1.08 * far)
 
 
-def _caption(found: Comparison, shared: str, left_out: int) -> str:
+def _caption(found: Comparison, shared: str, left_out: int) -> tuple[str, str]:
+    """Return what the marks are, and which runs on which machines."""
     parts = [
-        f"Base {', '.join(found.base)} ({_machine(found.base_machine)}); "
-        f"new {', '.join(found.new)} ({_machine(found.new_machine)}){shared}",
         "1 is unchanged, above 1 is more bytes or slower",
         "Red: worse, green: better, hollow: within its tolerance, undecided or not gated",
         "Lines are 95 % intervals of times, each row alone",
     ]
     if left_out > 0:
         parts.append(f"{left_out} more rows, which changed less, are not drawn")
-    return ". ".join(parts) + "."
+    return ". ".join(parts) + ".", (
+        f"Base {', '.join(found.base)} ({_machine(found.base_machine)}); "
+        f"new {', '.join(found.new)} ({_machine(found.new_machine)}){shared}."
+    )
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

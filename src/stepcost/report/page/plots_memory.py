@@ -1,24 +1,30 @@
-"""Plots of memory: the stack by optimizer, and the lines over batch size."""
+"""Plots of memory: the parts of one peak, the stack by optimizer, the modules, the lines over batch size."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from stepcost.report.load import Run
-from stepcost.report.page.drawing import (
-    Plot,
+from stepcost.report.page.axes import (
+    Bar,
+    Named,
+    Segment,
+    bars,
     batch_axis,
-    caption,
-    finish,
-    label_at,
-    new_figure,
+    draw_line,
+    name_lines,
     plain_numbers,
+    say_y,
     short,
-    style,
 )
-from stepcost.report.page.palette import BLACK, INK, LIMIT, MEMORY_LINES, STACK
+from stepcost.report.page.drawing import NARROW, Plot, Size, caption, new_figure, where_of
+from stepcost.report.page.headline import headline_row, memory_of
+from stepcost.report.page.palette import GREEN, INK, LIMIT, MEMORY_LINES, STACK, Part
 from stepcost.report.rows import Row, configuration, groups, having, is_search, of_question, optimizer_label
-from stepcost.report.units import MB, count
+from stepcost.report.units import MB, count, mb, percent
 
 NAMES = {
     "tensor_bytes": "tensors",
@@ -26,89 +32,130 @@ NAMES = {
     "peak_reserved_bytes": "reserved",
     "process_bytes": "process",
 }
+MOST_MODULES = 12
+"""Of more kinds of modules those that keep most are drawn, and the others as one."""
+
+
+def parts_of_the_peak(run: Run) -> Plot | str:
+    """Draw what the first figure of the page is made of, part by part; or say why there is none."""
+    row = headline_row(run)
+    parts = _parts(row) if row and row.get("ledger") else []
+    if row is None or not parts:
+        return "No ledger of the peak was read."
+    total = sum(size for _, size in parts)
+    rows = [
+        Bar(
+            part.label,
+            f"{mb(size)} · {percent(size / total)}",
+            [Segment(size, part.color, _said(part, size))],
+        )
+        for part, size in parts
+    ]
+    what = memory_of(row)
+    title = (
+        f"What the {mb(total)} are made of" if what and what.bytes == total else "What the peak is made of"
+    )
+    return Plot(
+        "parts-of-the-peak",
+        title,
+        f"Bars. {'; '.join(f'{part.label} {mb(size)}' for part, size in parts)}.",
+        caption([row], configuration(row), _lacking([row])),
+        where_of(run),
+        partial(bars, rows=rows),
+    )
 
 
 def memory_by_optimizer(run: Run) -> Plot | str:
-    """Draw the stack of each optimizer's process with its total marked; or say why there is none."""
+    """Draw the stack of each optimizer's memory with its total; or say why there is none."""
     found = groups(of_question(run.rows, "2a"), "optimizer")
-    rows = [row for row in having(found[0], "ledger") if _layers(row)] if found else []
+    rows = [row for row in having(found[0], "ledger") if _parts(row)] if found else []
     if not rows:
         return "No ledger of memory by optimizer was read."
-    with style():
-        figure, (axes,) = new_figure()
-        tops = [_stack(axes, place, row) for place, row in enumerate(rows)]
-        names = [short(optimizer_label(row["optimizer"])) for row in rows]
-        axes.set_xticks(range(len(rows)), names, rotation=0 if len(rows) < 6 else 30)
-        axes.tick_params(axis="x", length=0)
-        axes.set_ylabel("memory, MB (10**6 bytes)")
-        axes.set_xlim(-0.6, len(rows) - 0.4 + 0.35 * len(rows) / 2)
-        axes.set_ylim(0, max(tops) * 1.14)
-        plain_numbers(axes.yaxis)
-        lacking = sorted({part.label for row in rows for part in STACK if _size(row, part) is None})
-        lacks = f"Not read, so not drawn: {', '.join(lacking)}" if lacking else ""
-        title = "Memory in training by optimizer, at the peak of a step"
-        finish(figure, title, caption(run, rows, configuration(rows[0], "optimizer"), lacks))
-        figure.draw_without_rendering()
-        _name_layers(axes, len(rows) - 1, rows[-1])
+    drawn = [
+        Bar(
+            short(optimizer_label(row["optimizer"])),
+            _total(row),
+            [Segment(size, part.color, _said(part, size)) for part, size in _parts(row)],
+        )
+        for row in rows
+    ]
+    there = {part.label for row in rows for part, _ in _parts(row)}
+    key = [(part.label, part.color) for part in STACK if part.label in there]
     words = "; ".join(
         f"{optimizer_label(row['optimizer'])}: "
-        + ", ".join(f"{label} {size / MB:,.1f} MB" for label, size in _layers(row))
+        + ", ".join(f"{part.label} {mb(size)}" for part, size in _parts(row))
         for row in rows
     )
-    return Plot("memory-by-optimizer", title, f"Stacked bars. {words}.", figure)
+    return Plot(
+        "memory-by-optimizer",
+        "Memory in training by optimizer, at the peak of a step",
+        f"Stacked bars. {words}.",
+        caption(rows, configuration(rows[0], "optimizer"), _lacking(rows)),
+        where_of(run),
+        partial(bars, rows=drawn, key=key),
+    )
 
 
-def _size(row: Row, part: Any) -> int | None:
+def _size(row: Row, part: Part) -> int | None:
     """Bytes of one layer; ``None`` where its main field was not read."""
     sizes = [row["ledger"].get(field) for field in part.fields]
     return None if sizes[0] is None else sum(size or 0 for size in sizes)
 
 
-def _layers(row: Row) -> list[tuple[str, int]]:
-    return [(part.label, size) for part in STACK if (size := _size(row, part)) is not None]
+def _parts(row: Row) -> list[tuple[Part, int]]:
+    return [(part, size) for part in STACK if (size := _size(row, part)) is not None]
 
 
-def _stack(axes: Any, place: int, row: Row) -> float:
-    """Draw one bar and the mark of its process total; returns its height in MB."""
-    bottom = 0.0
-    for part in STACK:
-        size = _size(row, part)
-        if size is None:
-            continue
-        axes.bar(
-            place,
-            size / MB,
-            bottom=bottom,
-            width=0.62,
-            color=part.color,
-            hatch=part.hatch,
-            edgecolor=INK,
-            linewidth=0.6,
-        )
-        bottom += size / MB
-    total = row.get("process_bytes")
-    if total is not None:
-        axes.plot([place - 0.38, place + 0.38], [total / MB] * 2, color=BLACK, linewidth=2.2)
-        axes.annotate(
-            f"process {total / MB:,.0f} MB", (place, max(total / MB, bottom)), xytext=(0, 5),
-            textcoords="offset points", ha="center", fontsize=8.5, fontweight="bold",
-        )  # fmt: skip
-        return float(max(total / MB, bottom))
+def _said(part: Part, size: int) -> str:
+    return f"{part.label}: {mb(size)}"
+
+
+def _total(row: Row) -> str:
+    if row.get("process_bytes") is not None:
+        return f"process {mb(row['process_bytes'])}"
     word = "reserved " if row["ledger"].get("slack_bytes") is not None else ""
-    axes.annotate(
-        f"{word}{bottom:,.0f} MB", (place, bottom), xytext=(0, 5),
-        textcoords="offset points", ha="center", fontsize=8.5, fontweight="bold",
-    )  # fmt: skip
-    return bottom
+    return f"{word}{mb(sum(size for _, size in _parts(row)))}"
 
 
-def _name_layers(axes: Any, place: int, row: Row) -> None:
-    """Name the layers next to the last bar, with their sizes."""
-    labels, bottom = [], 0.0
-    for label, size in _layers(row):
-        labels.append((place + 0.33, bottom + size / MB / 2, f"{label} {size / MB:,.0f}", INK))
-        bottom += size / MB
-    label_at(axes, labels)
+def _lacking(rows: list[Row]) -> str:
+    lacking = [part.label for part in STACK if any(_size(row, part) is None for row in rows)]
+    return f"Not read, so not drawn: {', '.join(lacking)}" if lacking else ""
+
+
+def activations_by_module(run: Run) -> Plot | str:
+    """Draw what alike modules keep for backward, most first; or say why there is nothing."""
+    row = headline_row(run)
+    kept = [one for one in (row or {}).get("kept_by_modules") or [] if one["kept_bytes"]]
+    if row is None or not kept:
+        return "What each module keeps was not read."
+    total = sum(one["kept_bytes"] for one in kept)
+    names = [one["module"] for one in kept]
+    rows = []
+    for one in kept[:MOST_MODULES]:
+        name = one["module"] if names.count(one["module"]) == 1 else f"{one['module']} ({one['class_name']})"
+        name += f" x {one['modules']}" if one["modules"] > 1 else ""
+        rows.append((name, one["class_name"], one["kept_bytes"]))
+    rest = kept[MOST_MODULES:]
+    if rest:
+        rows.append((f"{len(rest)} other kinds", "the rest", sum(one["kept_bytes"] for one in rest)))
+    return Plot(
+        "activations-by-module",
+        f"Which modules keep the {mb(total)} of activations",
+        f"Bars. {'; '.join(f'{name}: {mb(size)}' for name, _, size in rows)}.",
+        caption([row], configuration(row), "* stands for a number, x 12 for twelve modules"),
+        where_of(run),
+        partial(
+            bars,
+            rows=[
+                Bar(
+                    name,
+                    f"{mb(size)} · {percent(size / total)}",
+                    [Segment(size, GREEN, f"{name}, {class_name}: {mb(size)}")],
+                )
+                for name, class_name, size in rows
+            ],
+        ),
+    )
 
 
 def memory_over_batch_size(run: Run) -> Plot | str:
@@ -118,74 +165,74 @@ def memory_over_batch_size(run: Run) -> Plot | str:
     rows = [row for row in found[0] if having([row], "peak_allocated_bytes")] if found else []
     if not rows:
         return "No memory over batch size was read."
-    search = next((row for row in asked if is_search(row)), {})
+    # What was predicted is never drawn among what was measured.
+    searches = (row for row in asked if is_search(row) and row.get("source") == rows[0].get("source"))
+    search = next(searches, {})
     tried = [trial for trial in search.get("trials") or [] if trial.get("peak_allocated_bytes")]
     largest = search.get("largest_batch") or search.get("largest_batch_at_most")
-    batches = [row["batch_size"] for row in [*rows, *tried]] + ([largest] if largest else [])
-    title = "Memory over batch size"
-    with style():
-        figure, (axes,) = new_figure()
-        labels = []
-        for field, line in MEMORY_LINES.items():
-            told = having(rows, field)
-            if not told:
-                continue
-            xs, ys = [row["batch_size"] for row in told], [row[field] / MB for row in told]
-            axes.plot(xs, ys, color=line.color, linestyle=line.dash, marker=line.marker)
-            labels.append((xs[-1], ys[-1], NAMES[field], line.color))
-        if tried:
-            line = MEMORY_LINES["peak_allocated_bytes"]
-            axes.plot(
-                [trial["batch_size"] for trial in tried],
-                [trial["peak_allocated_bytes"] / MB for trial in tried],
-                color=line.color, marker=line.marker, linestyle="", fillstyle="none",
-            )  # fmt: skip
-        _mark_card(axes, run, min(batches))
-        if largest:
-            _mark_largest(axes, search, largest)
-        said = []
-        axes.set_yscale("log")
-        plain_numbers(axes.yaxis)
-        batch_axis(axes, batches)
-        axes.set_ylabel("memory, MB (10**6 bytes), logarithmic")
-        if tried:
-            said.append("Open squares: allocated, tried in the search")
-        lacking = [NAMES[field] for field in MEMORY_LINES if not having(rows, field)]
-        if lacking:
-            said.append(f"Not read, so not drawn: {', '.join(lacking)}")
-        used = [*rows, *([search] if tried or largest else [])]
-        finish(figure, title, caption(run, used, configuration(rows[0], "batch_size"), *said))
-        figure.draw_without_rendering()
-        label_at(axes, labels)
+    lacking = [NAMES[field] for field in MEMORY_LINES if not having(rows, field)]
     words = "; ".join(
         f"batch {count(row['batch_size'])}: "
         + ", ".join(
-            f"{NAMES[field]} {row[field] / MB:,.1f} MB"
-            for field in MEMORY_LINES
-            if row.get(field) is not None
+            f"{NAMES[field]} {mb(row[field])}" for field in MEMORY_LINES if row.get(field) is not None
         )
         for row in rows
     )
-    return Plot("memory-over-batch-size", title, f"Lines. {words}.", figure)
+    return Plot(
+        "memory-over-batch-size",
+        "Memory over batch size",
+        f"Lines. {words}.",
+        caption(
+            [*rows, *([search] if tried or largest else [])],
+            configuration(rows[0], "batch_size"),
+            "Open squares: allocated, tried in the search" if tried else "",
+            f"Not read, so not drawn: {', '.join(lacking)}" if lacking else "",
+        ),
+        where_of(run),
+        partial(_draw_over_batch_size, run=run, rows=rows, tried=tried, search=search, largest=largest),
+    )
 
 
-def _mark_card(axes: Any, run: Run, smallest: int) -> None:
-    """Mark the card's memory, named at the smallest batch."""
+def _draw_over_batch_size(
+    size: Size, *, run: Run, rows: list[Row], tried: list[Any], search: Row, largest: int | None
+) -> Figure:
+    figure, (axes,) = new_figure(size, 380 if size is NARROW else 400)
+    names = []
+    for field, line in MEMORY_LINES.items():
+        told = having(rows, field)
+        if not told:
+            continue
+        xs, ys = [row["batch_size"] for row in told], [row[field] / MB for row in told]
+        said = [f"{NAMES[field]}, batch {count(row['batch_size'])}: {mb(row[field])}" for row in told]
+        draw_line(axes, xs, ys, line, said)
+        names.append(Named(xs[-1], ys[-1], NAMES[field], line))
+    line = MEMORY_LINES["peak_allocated_bytes"]
+    for trial in tried:
+        open_mark = line._replace(dash="")
+        draw_line(
+            axes, [trial["batch_size"]], [trial["peak_allocated_bytes"] / MB], open_mark,
+            [f"tried, batch {count(trial['batch_size'])}: {mb(trial['peak_allocated_bytes'])} allocated"],
+        )  # fmt: skip
+        axes.lines[-1].set_fillstyle("none")
+    batches = [one["batch_size"] for one in [*rows, *tried]] + ([largest] if largest else [])
     total = run.machine.get("gpu_total_bytes")
     if total:
         axes.axhline(total / MB, color=LIMIT.color, linestyle=LIMIT.dash)
         axes.annotate(
-            f"the card: {total / MB:,.0f} MB", (smallest, total / MB), xytext=(0, 4),
-            textcoords="offset points", color=LIMIT.color, fontsize=8.5,
+            f"the card: {mb(total, 0)}", (min(batches), total / MB), xytext=(0, 5),
+            textcoords="offset points", color=LIMIT.color,
         )  # fmt: skip
-
-
-def _mark_largest(axes: Any, search: Row, largest: int) -> None:
-    """Mark the largest batch that a search found, or its bound."""
-    axes.axvline(largest, color=INK, linewidth=1, linestyle=LIMIT.dash)
-    verb = "would train" if search.get("source") == "predicted" else "trained"
-    bound = "" if search.get("largest_batch") else "at most "
-    axes.annotate(
-        f"largest that {verb}: {bound}{largest:,} ",
-        (largest, 0.04), xycoords=("data", "axes fraction"), ha="right", fontsize=8.5,
-    )  # fmt: skip
+    if largest:
+        verb = "would train" if search.get("source") == "predicted" else "trained"
+        bound = "" if search.get("largest_batch") else "at most "
+        axes.axvline(largest, color=INK, linewidth=1, linestyle=LIMIT.dash)
+        axes.annotate(
+            f"largest that {verb}: {bound}{largest:,} ",
+            (largest, 0.04), xycoords=("data", "axes fraction"), ha="right",
+        )  # fmt: skip
+    axes.set_yscale("log")
+    plain_numbers(axes.yaxis)
+    batch_axis(axes, batches)
+    say_y(axes, "MB, logarithmic")
+    name_lines(figure, axes, size, names)
+    return figure

@@ -1,9 +1,12 @@
-"""For several runs: each metric over the runs, with the GPU and torch of each below it."""
+"""For several runs: each metric over versions, GPUs or dates, and the history of a branch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -11,13 +14,17 @@ from matplotlib.ticker import MaxNLocator
 
 from stepcost.report.compare.time_figures import busy_s, step_s
 from stepcost.report.load import Run
-from stepcost.report.page.drawing import WIDTH_IN, Plot, finish, label_at, plain_numbers, short, style
-from stepcost.report.page.palette import batch_line, numbered_line
-from stepcost.report.rows import CONFIGURATION, Row, groups, of_question, optimizer_label
-from stepcost.report.units import MB, significant
+from stepcost.report.page.axes import Named, draw_line, key_of_lines, plain_numbers, say_y, short
+from stepcost.report.page.drawing import Plot, Size, new_figure, where_of
+from stepcost.report.page.headline import headline_row, memory_of
+from stepcost.report.page.palette import Line, batch_line, numbered_line
+from stepcost.report.rows import CONFIGURATION, Row, configuration, groups, of_question, optimizer_label
+from stepcost.report.units import MB, mb, significant
 
-LONGEST_TICK, MOST_TICK_LETTERS = 12, 24
-"""Letters of a run's name, and of all names together, that fit level below a panel."""
+LONGEST_TICK = 7
+"""Letters of a run below a small panel."""
+FEWEST_OF_A_BRANCH = 3
+"""Of fewer runs there is no history."""
 
 Lines = dict[Any, list[tuple[int, float]]]
 """Optimizer or batch size to its points: place of the run, mean value."""
@@ -71,7 +78,7 @@ METRICS = (
 
 
 def metrics_over_runs(runs: list[Run]) -> Plot | str:
-    """One panel per metric, the runs side by side; or why there is none."""
+    """One small panel per metric, the runs side by side; or why there is none."""
     read = []
     for metric in METRICS:
         source, lines = _lines(metric, runs)
@@ -79,31 +86,76 @@ def metrics_over_runs(runs: list[Run]) -> Plot | str:
             read.append((replace(metric, title=f"{metric.title}, {source}"), lines))
     if len(runs) < 2 or not read:
         return "No metric was read in two or more of the runs."
-    across = min(2, len(read))
-    down = -(-len(read) // across)
-    title = "Each metric over the runs"
-    with style():
-        figure = Figure(figsize=(WIDTH_IN, 1.4 + 2.3 * down), layout="constrained")
-        grid = figure.subplots(down, across, squeeze=False)
-        for (metric, lines), axes in zip(read, grid.flat, strict=False):
-            _panel(axes, metric, lines, runs)
-        for axes in list(grid.flat)[len(read) :]:
-            axes.set_axis_off()
-        finish(
-            figure,
-            title,
-            f"Runs {_key(runs)}. Mean over seeds where there are several; MB = 10**6 bytes. "
-            "A run without a point did not read it, or differs in configuration or source.",
-        )
-        figure.draw_without_rendering()
-        for (metric, lines), axes in zip(read, grid.flat, strict=False):
-            _name_lines(axes, metric, lines)
+    varies, ticks = _ticks(runs)
     words = "; ".join(
         f"{metric.title}, {_label(metric, name)}: " + ", ".join(significant(y) for _, y in points)
         for metric, lines in read
         for name, points in lines.items()
     )
-    return Plot("metrics-over-runs", title, f"Small panels over {len(runs)} runs. {words}.", figure)
+    return Plot(
+        "metrics-over-runs",
+        f"Each metric over {varies}",
+        f"Small panels over {len(runs)} runs. {words}.",
+        "Mean over seeds where there are several. A run without a point did not read it, or differs in "
+        "configuration or source.",
+        f"Runs {_key(runs)}.",
+        partial(_draw_panels, read=read, ticks=ticks),
+    )
+
+
+def _draw_panels(size: Size, *, read: Sequence[tuple[Metric, Lines]], ticks: Sequence[str]) -> Figure:
+    across = min(2 if size.is_narrow else 3, len(read))
+    down = -(-len(read) // across)
+    figure = Figure(figsize=(size.width / 72, (190 * down + 60) / 72), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    names: dict[str, Named] = {}
+    for (metric, lines), axes in zip(read, grid.flat, strict=False):
+        _panel(axes, metric, lines, ticks)
+        for place, name in enumerate(lines):
+            label = _label(metric, name)
+            names.setdefault(label, Named(0, 0, label, _look(metric, place, name)))
+    for axes in list(grid.flat)[len(read) :]:
+        axes.set_axis_off()
+    key_of_lines(figure, size, list(names.values()))
+    return figure
+
+
+def history(runs: Sequence[Run]) -> Plot | str:
+    """Draw the memory of the step that pages speak of first, over the last runs of one branch, by date."""
+    branches = defaultdict(list)
+    for run in runs:
+        row = headline_row(run)
+        memory = memory_of(row) if row else None
+        if run.branch and run.date and row and memory:
+            what = (memory.word, configuration(row), row.get("source"), run.gpu)
+            branches[run.branch, what].append((run, memory.bytes))
+    key = max(branches, key=lambda key: len(branches[key]), default=None)
+    if key is None or len(branches[key]) < FEWEST_OF_A_BRANCH:
+        return f"Fewer than {FEWEST_OF_A_BRANCH} runs of one branch and configuration are here."
+    points = sorted(branches[key], key=lambda point: point[0].date or "")
+    branch, (word, asked, source, _) = key
+    said = [f"{run.label}, {run.date}, {(run.commit or 'no commit')[:9]}: {mb(size)}" for run, size in points]
+    return Plot(
+        "history",
+        f"The last {len(points)} runs of {short(branch)}: {word} memory",
+        f"A line. {'; '.join(said)}.",
+        f"{str(source or 'source not stored').capitalize()}. {asked}.",
+        where_of(points[-1][0], *(run for run, _ in points[:-1])),
+        partial(_draw_history, points=points, said=said, word=word),
+    )
+
+
+def _draw_history(size: Size, *, points: Sequence[tuple[Run, int]], said: Sequence[str], word: str) -> Figure:
+    figure, (axes,) = new_figure(size, 250)
+    ys = [of_run / MB for _, of_run in points]
+    draw_line(axes, range(len(ys)), ys, Line(*numbered_line(1)[:2], "o"), said)
+    axes.set_ylim(0, max(ys) * 1.2 or 1)
+    say_y(axes, f"{word}, MB")
+    plain_numbers(axes.yaxis)
+    every = -(-len(points) // (4 if size.is_narrow else 8))
+    shown = range(0, len(points), every)
+    axes.set_xticks(shown, [(points[place][0].date or "")[5:10] for place in shown])
+    return figure
 
 
 def _key(runs: list[Run]) -> str:
@@ -117,12 +169,19 @@ def _key(runs: list[Run]) -> str:
     return "; ".join(said) + (f"; for all: {', '.join(shared)}" if shared else "")
 
 
-def _ticks(runs: list[Run]) -> list[str]:
-    """Names of the runs where they are short and differ, else their places in the key."""
-    names = [run.name for run in runs]
-    if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_TICK:
-        return names
-    return [f"run {place}" for place in range(1, len(runs) + 1)]
+def _ticks(runs: list[Run]) -> tuple[str, list[str]]:
+    """Say what tells the runs apart, and name each of them by it: versions, GPUs, names, dates, or places."""
+    gpus = [run.gpu.removeprefix("NVIDIA ").partition(" ")[0] for run in runs]
+    ways = (
+        ("versions of torch", [run.torch.partition("+")[0] for run in runs]),
+        ("GPUs", gpus),
+        ("runs", [run.name for run in runs]),
+        ("dates", [(run.date or "no date")[5:10] for run in runs]),
+    )
+    for what, names in ways:
+        if len(set(names)) == len(names) and max(map(len, names)) <= LONGEST_TICK:
+            return what, names
+    return "runs", [str(place) for place in range(1, len(runs) + 1)]
 
 
 def _lines(metric: Metric, runs: list[Run]) -> tuple[str, Lines]:
@@ -168,12 +227,12 @@ def _label(metric: Metric, name: Any) -> str:
     return short(name if metric.varying == WAY else optimizer_label(name))
 
 
-def _panel(axes: Any, metric: Metric, lines: Lines, runs: list[Run]) -> None:
+def _panel(axes: Any, metric: Metric, lines: Lines, ticks: Sequence[str]) -> None:
     for place, (name, points) in enumerate(lines.items()):
-        line = _look(metric, place, name)
         xs, ys = [x for x, _ in points], [y for _, y in points]
-        axes.plot(xs, ys, color=line.color, linestyle=line.dash, marker=line.marker, markersize=4)
-    axes.set_title(metric.title, fontsize=9)
+        said = [f"{_label(metric, name)}, {ticks[x - 1]}: {significant(y, 4)}" for x, y in points]
+        draw_line(axes, xs, ys, _look(metric, place, name), said)
+    axes.set_title("\n".join(textwrap.wrap(metric.title, 22)), fontsize=11)
     highest = max(y for points in lines.values() for _, y in points)
     lowest = min(y for points in lines.values() for _, y in points)
     if lowest > 0 and highest / lowest > 8:
@@ -181,19 +240,7 @@ def _panel(axes: Any, metric: Metric, lines: Lines, runs: list[Run]) -> None:
     else:
         axes.set_ylim(0, highest * 1.25 or 1)
     plain_numbers(axes.yaxis)
-    axes.set_xlim(0.8, len(runs) + 0.35 * len(runs))
+    axes.yaxis.set_tick_params(labelsize=10)
+    axes.set_xlim(0.6, len(ticks) + 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
-    names = _ticks(runs)
-    crowded = sum(map(len, names)) > MOST_TICK_LETTERS
-    slant: Any = {"rotation": 35, "ha": "right"} if crowded else {}
-    axes.set_xticks(range(1, len(runs) + 1), names, fontsize=8, **slant)
-
-
-def _name_lines(axes: Any, metric: Metric, lines: Lines) -> None:
-    label_at(
-        axes,
-        [
-            (*points[-1], _label(metric, name), _look(metric, place, name).color)
-            for place, (name, points) in enumerate(lines.items())
-        ],
-    )
+    axes.set_xticks(range(1, len(ticks) + 1), ticks, fontsize=10)

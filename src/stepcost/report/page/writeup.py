@@ -40,24 +40,26 @@ def writeup_figures() -> list[dict[str, Any]]:
     return figures
 
 
-def compared_with_writeup(run: Run, answers: Sequence[Answer]) -> Table | str:
-    """Return the write-up's figures alongside this run's; for a run of another model, why there are none."""
+def compared_with_writeup(run: Run, answers: Sequence[Answer]) -> Table | None:
+    """Return the write-up's figures that this run read too; ``None`` for a run of something else."""
     named = [
         row["model"] for row in having(own_first(run.rows, None), "model") if not row.get("stand_in_for")
     ]
     model = session_model(run) or next(iter(named), None)
     if model != MODEL:
-        other = f"this run is of {model}" if model else "this run names no model"
-        return f"The write-up is about {MODEL}; {other}, so its figures are not compared."
+        return None
     rows = [row for row in own_first(run.rows, MODEL) if row.get("model") in (MODEL, None)]
     said = {answer.question: answer for answer in answers}
     lines = []
     for figure in writeup_figures():
         here, why = _COMPARE[figure["id"]](figure, run, rows, said)
-        lines.append((figure["question"], figure["what"], figure["says"], here, why))
+        if here != NOT_READ:
+            lines.append((figure["question"], figure["what"], figure["says"], here, why))
+    if not lines:
+        return None
     return Table(
-        caption="Every figure of the write-up; MB = 10**6 and GB = 10**9 bytes on this run's side; "
-        "the write-up does not say which MB it means",
+        caption="Every figure of the write-up that this run read too; MB = 10**6 and GB = 10**9 bytes on "
+        "this run's side; the write-up does not say which MB it means",
         columns=("question", "figure", "the write-up says", "this run says", "why they differ"),
         rows=tuple(lines),
         label_columns=5,
