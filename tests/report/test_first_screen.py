@@ -49,7 +49,7 @@ def _said(run: Run) -> dict[str, tuple[str, str, str]]:
 
 
 def test_each_figure_stands_under_its_label() -> None:
-    """Of the optimizer that takes most: 2.2 of 80 GB; 64 images in 16 ms are 4,000 a second, 5.12 J 80 mJ each."""
+    """Of the optimizer that takes most: 2.2 of 80 GB; 64 images in 16 ms are 4,000 a second, at 80 mJ."""
     assert _said(_run(*_rows())) == {
         "Peak of the process": ("2.20 GB", "2.8 % of 80.0 GB", "measured"),
         "Largest batch": ("22,941", "SGD; 23,115 did not fit", "measured"),
@@ -74,7 +74,7 @@ def test_what_was_not_read_says_so() -> None:
 
 
 def test_a_prediction_is_of_its_card() -> None:
-    """A predicted peak is a share of the card that is predicted for, never said to fit where that is unknown."""
+    """A predicted peak is a share of its card, and is not said to fit where nobody knows."""
     row = memory("2a", "adam", 64, (900, 1200, 1500), source="predicted", card="h100-80gb", fits=None)
     said = _said(_run(row, search(source="predicted", largest_batch_at_most=900), machine={"gpu": None}))
     value, note, source = said["Peak reserved"]
@@ -105,7 +105,7 @@ def test_modules_stand_as_people_think_of_them() -> None:
 
 
 def test_history_is_of_one_branch_by_date() -> None:
-    """Three runs of a branch are a line by date with their commits; another branch is not in it, two are none."""
+    """Three runs of a branch are a line by date; another branch is not in it, and two are none."""
     runs = [
         _run(memory("2a", "adam", 64, (1, 2, 3, 4, size)), name=f"run{day}", branch="main", commit="abc" * 5,
              date=f"2026-01-0{day} 10:00")
@@ -114,7 +114,8 @@ def test_history_is_of_one_branch_by_date() -> None:
     other = _run(memory("2a", "adam", 64, (1, 2, 3, 4, 99)), branch="else", date="2026-01-04 10:00")
     plot = history([*runs, other])
     assert not isinstance(plot, str)
-    assert re.findall(r"(run\d), \S+ \S+ abcabcabc: ([\d.]+) MB", plot.description.replace(":00,", ":00")) == [
+    words = plot.description.replace(":00,", ":00")
+    assert re.findall(r"(run\d), \S+ \S+ abcabcabc: ([\d.]+) MB", words) == [
         ("run1", "10.0"), ("run2", "20.0"), ("run3", "30.0"),
     ]  # fmt: skip
     assert isinstance(history([*runs[1:], other]), str)
@@ -160,10 +161,10 @@ def test_each_plot_stands_under_its_answer(tmp_path: Path) -> None:
 
 
 def test_the_page_fits_a_narrow_screen(tmp_path: Path) -> None:
-    """Each plot is drawn for both widths; nothing has a width that does not give way; wide tables are stacked."""
+    """Each plot is drawn for both widths; nothing has a least width; wide tables are stacked."""
     page = _page(tmp_path, synthetic_run(seeds=1))
     style = page[page.index("<style>") : page.index("</style>")]
-    assert not re.search(r"min-width: (?!0|6\.6rem|48)[1-9]", style.replace("(max-width", ""))
+    assert not re.search(r"min-width: (?!0)", style)
     wide, narrow = (
         re.findall(rf'<svg class="{name}"[^>]* viewBox="0 0 ([\d.]+)', page) for name in ("wide", "narrow")
     )
@@ -177,7 +178,7 @@ def test_the_page_fits_a_narrow_screen(tmp_path: Path) -> None:
 
 
 def test_exact_values_are_told_at_the_pointer(tmp_path: Path) -> None:
-    """A bar and a mark say what they are and how much, without a script: Adam's state is 2 x 232.7 MB."""
+    """A bar and a mark say what they are and how much, without a script: Adam keeps 2 x 232.7 MB."""
     page = _page(tmp_path, synthetic_run(seeds=1))
     titles = re.findall(r"<title>([^<]*)</title>", page)
     assert "optimizer state: 465.3 MB" in titles
@@ -185,7 +186,7 @@ def test_exact_values_are_told_at_the_pointer(tmp_path: Path) -> None:
 
 
 def test_no_cell_says_none(tmp_path: Path) -> None:
-    """The page of a run without a GPU has no cell for what only a GPU has, and predicted is marked as such."""
+    """A page without a GPU has no cell for what only a GPU has, and marks what is predicted."""
     page = _page(tmp_path, synthetic_run(gpu=None, seeds=1))
     assert not re.search(r">(none|None|null)<", page)
     assert "compute capability" not in page

@@ -9,6 +9,7 @@ from itertools import accumulate
 from statistics import mean
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stepcost.report.answers.training import training_runs
 from stepcost.report.load import Run
@@ -143,6 +144,7 @@ def _draw_by_engine(size: Size, *, found: Mapping[int, Mapping[str, list[Row]]])
             f"batch {count(batch)}: training accuracy, %" if size.is_narrow else f"batch {count(batch)}, %",
         )
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set_ylim(bottom=0)
     key_of_lines(figure, size, list(lines.values()))
     return figure

@@ -21,6 +21,7 @@ from stepcost.report.page.palette import Line, batch_line, numbered_line
 from stepcost.report.rows import CONFIGURATION, Row, configuration, groups, of_question, optimizer_label
 from stepcost.report.units import MB, mb, significant
 
+OTHER_MARKS = "xP*X"
 LONGEST_TICK = 7
 """Letters of a run below a small panel."""
 FEWEST_OF_A_BRANCH = 3
@@ -218,7 +219,10 @@ def _way(row: Row) -> str:
 
 
 def _look(metric: Metric, place: int, name: Any) -> Any:
-    return batch_line(name) if metric.varying == "batch_size" else numbered_line(place)
+    if metric.varying == "batch_size":
+        return batch_line(name)
+    # All panels share a key: no optimizer or engine has the mark of a batch size.
+    return numbered_line(place)._replace(marker=OTHER_MARKS[place % len(OTHER_MARKS)])
 
 
 def _label(metric: Metric, name: Any) -> str:
