@@ -28,7 +28,8 @@ KEPT = [
 
 def _run(*rows: dict[str, Any], **about: Any) -> Run:
     machine = {"gpu": "Card", "gpu_total_bytes": 80_000_000_000}
-    return Run(**{"name": "run1", "path": Path("run1.json"), "rows": rows, "machine": machine} | about)
+    fields: dict[str, Any] = {"name": "run1", "path": Path("run1.json"), "rows": rows, "machine": machine}
+    return Run(**fields | about)
 
 
 def _rows(**more: Any) -> list[dict[str, Any]]:
@@ -56,6 +57,20 @@ def test_each_figure_stands_under_its_label() -> None:
         "Time a step": ("16.0 ms", "graph, 4,000 images/s; eager 62.5 ms", "measured"),
         "Energy a step": ("5.12 J", "graph, 80.0 mJ an image; 5.00 J to 5.25 J", "measured"),
     }
+
+
+def test_a_run_of_engines_alone_speaks_of_its_largest_step() -> None:
+    """Where only engines were timed, the eager step that takes most, here 1.9 GB, and its fastest engine."""
+    timed: dict[str, Any] = {"timed": "engine step"}
+    said = _said(
+        _run(
+            memory("4", "adam", 4, (1, 2, 3, 4, 1100), **timed, stats={"median": 0.05}),
+            memory("4", "adam", 8, (1, 2, 3, 4, 1900), **timed, stats={"median": 0.08}),
+            memory("4", "adam", 8, (1, 2, 3, 4, 1800), **timed, stats={"median": 0.02}, engine="graph"),
+        )
+    )
+    assert said["Peak of the process"][0] == "1.90 GB"
+    assert said["Time a step"][:2] == ("20.0 ms", "graph, 400 images/s; eager 80.0 ms")
 
 
 def test_what_was_not_read_says_so() -> None:

@@ -54,12 +54,13 @@ def headline_row(run: Run) -> Row | None:
     """Return the row that the page speaks of first, of the session's own model.
 
     It is the one of the optimizers (2a) that takes the most memory; where these were not asked, of the batch
-    sizes (3a).
+    sizes (3a), else of the engines (4). Steps in fp64 are of a comparison of losses.
     """
     model = session_model(run)
     own = [row for row in run.rows if not row.get("stand_in_for") and model in (None, row.get("model"))]
-    for question, varying in (("2a", "optimizer"), ("3a", "batch_size")):
-        asked = [row for row in of_question(own, question) if not is_search(row)]
+    for question, varying in (("2a", "optimizer"), ("3a", "batch_size"), ("4", "batch_size")):
+        steps = of_question(own, question)
+        asked = [row for row in steps if not is_search(row) and row.get("precision") != "fp64"]
         if found := groups(asked, varying):
             return max(found[0], key=_bytes_of)
     return None
