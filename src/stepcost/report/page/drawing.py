@@ -181,11 +181,20 @@ def _title(found: re.Match[str]) -> str:
 
 
 def to_png(plot: Plot, path: Path) -> None:
-    """Write the wide drawing with its title, caption and machine, on white."""
+    """Write the wide drawing on white, under its title, caption and machine."""
     figure = plot.at(WIDE)
-    figure.suptitle(plot.title, x=0.01, ha="left", fontsize=15, fontweight="bold")
     lines = textwrap.wrap(f"{plot.caption} {plot.where}", CAPTION_COLUMNS, max_lines=6, placeholder=" ...")
     with style(plot.name):
-        figure.set_figheight(figure.get_figheight() + (40 + 14 * len(lines)) / 72)
-        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=10, color=SOFT)
-        figure.savefig(path, format="png", dpi=144, facecolor=PAPER, metadata={"Software": None})
+        # Above the drawing, which its layout has filled: a tight box takes it in, and a key stays below.
+        pixel = 1 / (72 * figure.get_figheight())
+        above = 1 + (20 + 12 * len(lines)) * pixel
+        figure.text(0, above, plot.title, va="bottom", fontsize=15, fontweight="bold")
+        figure.text(0, above - 4 * pixel, "\n".join(lines), va="top", fontsize=10, color=SOFT)
+        figure.savefig(
+            path,
+            format="png",
+            dpi=144,
+            facecolor=PAPER,
+            bbox_inches="tight",
+            metadata={"Software": None},
+        )
