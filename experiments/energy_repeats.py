@@ -22,9 +22,9 @@ from stepcost.measure.process import Worker
 from stepcost.report.rows import configuration as said_of
 from stepcost.report.tables import Table
 from stepcost.report.terminal import print_table
-from stepcost.report.units import percent, significant
 from stepcost.request import Request
 from stepcost.row import described
+from stepcost.units import percent, significant
 
 STEPS_BEFORE = 100
 

@@ -57,10 +57,10 @@ def test_an_estimate_has_a_wider_range_the_more_is_estimated(capsys: pytest.Capt
     assert widths == sorted(set(widths))
 
 
-def test_the_table_says_which_mib(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_says_which_mb(capsys: pytest.CaptureFixture[str]) -> None:
     """What people read has its unit."""
     assert predict(["small-cnn", "--batch-size", "8"]) == 0
-    assert "2**20" in capsys.readouterr().out
+    assert "10**6" in capsys.readouterr().out
 
 
 def test_the_largest_batch_is_named_or_bounded(capsys: pytest.CaptureFixture[str]) -> None:

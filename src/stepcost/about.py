@@ -10,8 +10,8 @@ from stepcost.machine import Machine
 from stepcost.reading import SCHEMA_VERSION
 from stepcost.schema import fields_of
 from stepcost.session import Session
+from stepcost.units import counted, gb, mb
 
-GIB = 2**30
 IDENTITY = tuple(fields_of(Machine))
 """Fields of a machine that identify it; its other fields are of one session."""
 
@@ -27,15 +27,11 @@ def header_lines(session: Session) -> list[str]:
         f"{settings.image_size}x{settings.image_size}; optimizers {', '.join(settings.optimizers)}; "
         f"batch sizes {', '.join(map(str, settings.batch_sizes))}",
         f"stepcost: data set {data.name}, {len(data.train_images):,} + {len(data.test_images):,} images "
-        f"({data.source}); {_epochs(settings.epochs)}, engine {session.study_engine}, "
+        f"({data.source}); {counted(settings.epochs, 'epoch')}, engine {session.study_engine}, "
         f"{settings.batch_optimizer}, seeds {', '.join(map(str, settings.seeds))}"
         f"{'; last partial batches left out' if settings.drop_last else ''}",
     ]
     return lines + [f"stepcost: note: {note}" for note in notes(session)]
-
-
-def _epochs(count: int) -> str:
-    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _device_line(machine: Machine, card: str) -> str:
@@ -44,7 +40,7 @@ def _device_line(machine: Machine, card: str) -> str:
             f"no GPU ({machine.why_no_gpu}): memory is predicted for {card} (--gpu), "
             "what only a GPU can tell is skipped"
         )
-    total = f"{(machine.gpu_total_bytes or 0) / GIB:.1f} GiB"
+    total = gb(machine.gpu_total_bytes or 0, 1)
     return f"{machine.gpu} ({machine.device}, {total}), driver {machine.driver or 'unknown (no NVML)'}"
 
 
@@ -53,7 +49,7 @@ def notes(session: Session) -> list[str]:
     machine = session.machine
     found = list(machine.notes)
     for other in machine.neighbours:
-        held = "an unknown amount" if other.bytes is None else f"{other.bytes:,} bytes"
+        held = "an unknown amount" if other.bytes is None else mb(other.bytes)
         found.append(
             f"process {other.pid} ({other.name}) holds {held} on {machine.device}; "
             "readings here are of the suite's own processes only, times may suffer"

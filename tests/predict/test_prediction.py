@@ -123,7 +123,7 @@ def test_what_was_never_measured_is_never_said_to_fit() -> None:
     """Context, driver and workspaces unknown: it cannot be said, and the sentence says which and how much."""
     reading = predict(SMALL, CARDS["rtx4090"])
     assert reading.fits is None
-    for unknown in ("CUDA context", "what the driver keeps", "cuDNN's workspaces", "MiB"):
+    for unknown in ("CUDA context", "what the driver keeps", "cuDNN's workspaces", " MB"):
         assert unknown in reading.unread["fits"]
     assert reading.context_bytes is None
     assert reading.context_likely_bytes is not None

@@ -36,7 +36,7 @@ BY_BATCH = [memory("3a", "adam", batch, sizes) for batch, sizes in (
 def test_parameters_frozen_ones_included() -> None:
     """1a gives all parameters and their size, then the trainable and the frozen ones."""
     text = answer("1a", [PARTLY_FROZEN]).text
-    assert "net has 2,500,000 parameters, which take 10.00 MB (9.54 MiB): 4 bytes each" in text
+    assert "net has 2,500,000 parameters, which take 10.00 MB: 4 bytes each" in text
     assert "Of these 500,000 are trainable (2.00 MB), 2,000,000 are frozen" in text
     assert "Buffers (batch-norm statistics) take 0.07 MB more" in text
     assert "closed form gives the same count" in text
@@ -67,7 +67,7 @@ def test_gpu_memory_by_torch_and_by_nvml() -> None:
     row = {"question": "1b", "source": "measured", "gpu": "Card X", "torch_total_bytes": 80_000_000_000,
            "nvml_total_bytes": 81_500_000_000, "nvml_reserved_bytes": 520_000_000}  # fmt: skip
     text = answer("1b", [row]).text
-    assert "Card X with 80.00 GB (76,294 MiB) of memory as torch sees it" in text
+    assert "Card X with 80.00 GB of memory as torch sees it" in text
     assert "NVML gives 81.50 GB, of which the driver keeps 0.52 GB" in text
 
 

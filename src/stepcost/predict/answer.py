@@ -13,7 +13,7 @@ from typing import Any
 from stepcost.activations import ModuleActivations, as_rows, print_activations
 from stepcost.catalog.cards import Card
 from stepcost.predict.largest import largest_batch
-from stepcost.predict.prediction import MIB, predict_in_full
+from stepcost.predict.prediction import predict_in_full
 from stepcost.predict.torch_versions import version_of
 from stepcost.predict.validation import (
     changes_since,
@@ -25,6 +25,7 @@ from stepcost.predict.validation import (
 from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.search import PredictedLargest
+from stepcost.units import BYTES_NOTE, mb_number
 
 PEAKS = ("peak_allocated", "peak_reserved", "process")
 
@@ -154,7 +155,7 @@ def _largest_line(largest: PredictedLargest) -> str:
 
 
 def _table(found: Answer) -> Any:
-    """Return the ledger and the peaks as a table; MiB = 2**20 bytes."""
+    """Return the ledger and the peaks as a table."""
     from rich.table import Table  # noqa: PLC0415 (only for people)
 
     fields, reading = found.fields, found.reading
@@ -162,15 +163,15 @@ def _table(found: Answer) -> Any:
     table = Table(
         title=f"{fields['model']}, {fields['optimizer']}, batch {fields['batch_size']}, "
         f"{fields['image_size']}x{fields['image_size']}, {where}",
-        caption=f"predicted in {fields['seconds']:.1f} s; 1 MiB = 2**20 bytes",
+        caption=f"predicted in {fields['seconds']:.1f} s; in {BYTES_NOTE}",
     )
     table.add_column("memory at the peak")
-    table.add_column("MiB", justify="right")
+    table.add_column("MB", justify="right")
     table.add_column("note")
 
     def row(name: str, *notes: str | None) -> None:
         size = fields[f"{name}_bytes"] if name in PEAKS else fields["ledger"][f"{name}_bytes"]
-        known = "unknown" if size is None else f"{size / MIB:,.1f}"
+        known = "unknown" if size is None else mb_number(size)
         why = reading.unread.get(f"{name}_bytes")
         table.add_row(name.replace("_", " "), known, "; ".join(filter(None, (*notes, why))))
 

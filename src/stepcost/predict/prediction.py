@@ -18,8 +18,8 @@ from stepcost.predict.validation import most_too_low
 from stepcost.predict.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading
 from stepcost.request import Request
+from stepcost.units import gb, mb, range_mb
 
-MIB = 2**20
 NO_WORKSPACES = "cuDNN's workspaces are not in it"
 NO_CARD = "no card is named: what cuDNN, cuBLAS and the context take depends on it"
 
@@ -84,13 +84,13 @@ def _fits(
         if too_low and reserved > (1 - too_low) * worst:
             estimated = workspaces.why_estimated or "no run was compared with this card and torch"
             return None, (
-                f"{reserved / MIB:,.0f} of {worst / MIB:,.0f} MiB would be reserved, but {estimated}, and "
+                f"{gb(reserved, 2)} of {gb(worst, 2)} would be reserved, but {estimated}, and "
                 f"such predictions were up to {100 * too_low:.0f} % too low"
             )
         if worst == card.room_bytes or simulate(traced, workspaces, worst).peak is not None:
             return True, None
     unknown = [
-        f"{name} ({NOT_MEASURED}; likely {low / MIB:,.0f} to {high / MIB:,.0f} MiB)"
+        f"{name} ({NOT_MEASURED}; likely {range_mb(low, high)})"
         for name, (low, high) in (
             ("the CUDA context", card.context_range_bytes),
             ("what the driver keeps", card.driver_range_bytes),
@@ -102,7 +102,7 @@ def _fits(
     peak, total = simulation.peak.allocated_bytes, card.total_bytes
     *most, last = unknown
     listed = " and ".join(filter(None, (", ".join(most), last)))
-    return None, f"at least {peak / MIB:,.0f} of {total / MIB:,.0f} MiB are allocated, without {listed}"
+    return None, f"at least {mb(peak, 0)} of {mb(total, 0)} are allocated, without {listed}"
 
 
 def _reading(
@@ -121,8 +121,7 @@ def _reading(
         unread |= dict.fromkeys(("process_bytes", "context_bytes", "workspace_bytes"), NO_CARD)
     elif card.context_bytes is None:
         likely = card.context_range_bytes
-        low, high = (size / MIB for size in likely)
-        unread["context_bytes"] = f"{NOT_MEASURED}; likely {low:,.0f} to {high:,.0f} MiB"
+        unread["context_bytes"] = f"{NOT_MEASURED}; likely {range_mb(*likely)}"
         unread["process_bytes"] = f"reserved and the context, which is {unread['context_bytes']}"
     if card is not None and workspaces.why_estimated is not None:
         unread["workspace_bytes"] = workspaces.why_estimated

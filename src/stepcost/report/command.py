@@ -40,10 +40,10 @@ def report(names: list[str], out: Path = OUT, storage: str = STORAGE, price: Pri
 
         written = write_report(runs, out, price)
     except LoadError as error:
-        print(error, file=sys.stderr)
+        print(f"stepcost report: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"cannot write to {out}: {error.strerror}", file=sys.stderr)
+        print(f"stepcost report: cannot write to {out}: {error.strerror}", file=sys.stderr)
         return 2
     print(f"{written[0]}\n{written[1]}\nand {len(written) - 2} plots next to them")
     return 0

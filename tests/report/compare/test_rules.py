@@ -40,11 +40,11 @@ def test_a_tolerance_is_met_exactly_at_its_limit(base: int, parts: int, extra: i
 
 @pytest.mark.parametrize(
     ("text", "allowed"),
-    [("peak_allocated_bytes:0.1%", 1000), ("peak_*_bytes:0", 0), ("process_bytes:2MiB", 2 * 2**20),
+    [("peak_allocated_bytes:0.1%", 1000), ("peak_*_bytes:0", 0), ("process_bytes:2GB", 2 * 10**9),
      ("process_bytes:2MB", 2 * 10**6), ("tensor_bytes:4096", 4096), ("ledger.slack_bytes:7B", 7)],
 )  # fmt: skip
 def test_a_rule_reads_as_it_is_written(text: str, allowed: int) -> None:
-    """Percent, bytes, MB (10**6) and MiB (2**20) mean what they say, of a base of one million bytes."""
+    """Percent, bytes, MB (10**6) and GB (10**9) mean what they say, of a base of one million bytes."""
     tolerance = parse_rule(text).tolerance
     assert tolerance is not None
     assert tolerance.allowed_bytes(10**6) == allowed

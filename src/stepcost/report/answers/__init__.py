@@ -9,9 +9,9 @@ from stepcost.price import Price
 from stepcost.report.answers import engines, fastest, instrument, memory, model, money, training
 from stepcost.report.rows import Row, of_question, own_first, source_of
 from stepcost.report.said import Answer, Said
-from stepcost.report.units import counted
 from stepcost.row import MACHINE, clean_row
 from stepcost.schema import clean
+from stepcost.units import counted
 
 
 class Question(NamedTuple):

@@ -9,7 +9,7 @@ from stepcost.report.rows import EAGER, Row, configuration, having, of_question,
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.report.units import count, joules, listed, ms, percent, significant
+from stepcost.units import count, joules, listed, ms, percent, significant
 
 
 def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:

@@ -12,7 +12,7 @@ from stepcost.report.rows import Row, configuration, having, of_question, source
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.report.units import count, duration, listed, ms, percent, seconds, significant
+from stepcost.units import count, duration, listed, ms, percent, seconds, significant
 
 CLOSE_SHARE = 0.05
 """With one run each, two times nearer than this are not told apart; epochs farther apart differ."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from stepcost.report.rows import Row, having, of_question, source_of
 from stepcost.report.said import NOT_ASKED, Said
-from stepcost.report.units import listed, ms, percent, seconds
+from stepcost.units import listed, ms, percent, seconds
 
 
 def cost_of_measuring(rows: list[Row], _machine: Mapping[str, Any]) -> Said:

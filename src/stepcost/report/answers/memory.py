@@ -19,7 +19,7 @@ from stepcost.report.rows import (
 )
 from stepcost.report.said import NOT_ASKED, Said
 from stepcost.report.tables import Table
-from stepcost.report.units import BYTES_NOTE, count, counted, listed, mb, mb_number
+from stepcost.units import BYTES_NOTE, count, counted, listed, mb, mb_number
 
 SMALL_SHARE = 0.01
 """A smaller part of a difference is not worth a clause."""

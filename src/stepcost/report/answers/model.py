@@ -8,7 +8,7 @@ from typing import Any
 from stepcost.report.rows import Row, having, of_question, source_of
 from stepcost.report.said import NOT_ASKED, Said
 from stepcost.report.tables import Table
-from stepcost.report.units import BYTES_NOTE, count, gb, listed, mb, mb_number, mib
+from stepcost.units import BYTES_NOTE, count, gb, listed, mb, mb_number
 
 WHEN = {
     "first allocation": "after the first allocation",
@@ -34,7 +34,7 @@ def size_of_model(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     if size is None:
         text += "; their size was not read."
     else:
-        text += f", which take {mb(size, 2)} ({mib(size, 2)}): {_bytes_each(row)} each."
+        text += f", which take {mb(size, 2)}: {_bytes_each(row)} each."
     if trainable is not None and trainable != total:
         own = row.get("trainable_parameter_bytes")
         frozen = row.get("frozen_parameters")
@@ -68,7 +68,7 @@ def which_gpu(rows: list[Row], machine: Mapping[str, Any]) -> Said:
     reserved = row.get("nvml_reserved_bytes") or machine.get("gpu_nvml_reserved_bytes")
     text = name
     if total is not None:
-        text += f" with {gb(total, 2)} ({mib(total, 0)}) of memory as torch sees it"
+        text += f" with {gb(total, 2)} of memory as torch sees it"
     if nvml is not None:
         text += f"; NVML gives {gb(nvml, 2)}"
         if reserved is not None:

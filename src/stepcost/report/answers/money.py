@@ -10,7 +10,7 @@ from stepcost.report.answers.engines import engine_steps, fastest_steps, step_s
 from stepcost.report.answers.fastest import paces_of
 from stepcost.report.answers.training import epochs_said
 from stepcost.report.rows import Row
-from stepcost.report.units import count
+from stepcost.units import count
 
 
 def of_training(rows: list[Row], machine: Mapping[str, Any], price: Price) -> str:

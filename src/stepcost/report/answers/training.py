@@ -10,7 +10,7 @@ from stepcost.report.rows import Row, configuration, groups, of_question, source
 from stepcost.report.said import NOT_ASKED, Said
 from stepcost.report.separation import Separation, separate
 from stepcost.report.tables import Table
-from stepcost.report.units import count, counted, listed, percent, points, seconds
+from stepcost.units import count, counted, listed, percent, points, seconds
 
 SMALL_SHARE = 0.5
 """A last batch below this share of a full one is pointed out: docs/notes/method.md says what it did."""

@@ -8,8 +8,8 @@ from typing import Any
 from stepcost.report.compare.matching import without_shared
 from stepcost.report.compare.result import BUILD, Change, Comparison, Unmatched
 from stepcost.report.tables import Table
-from stepcost.report.units import BYTES_NOTE, count, gb, joules, mb_number, ms, percent
 from stepcost.schema import unit_of
+from stepcost.units import BYTES_NOTE, count, gb, joules, mb_number, ms, percent
 
 
 def tables(found: Comparison) -> list[Table]:

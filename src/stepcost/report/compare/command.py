@@ -54,7 +54,7 @@ def compare(options: argparse.Namespace) -> int:
             )
         return _matrix([run for side in sides for run in side], options)
     except (_UsageError, LoadError, CannotCompareError) as error:
-        print(f"compare: {error}", file=sys.stderr)
+        print(f"stepcost compare: {error}", file=sys.stderr)
         return COULD_NOT
 
 
@@ -145,7 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_rule,
         metavar="FIELD[:TOLERANCE]",
         help="gate these figures in bytes instead of the default ones: peak_allocated_bytes:0.1%%, "
-        "'peak_*_bytes:0', process_bytes:2MiB; repeatable, the last that fits counts",
+        "'peak_*_bytes:0', process_bytes:2MB; repeatable, the last that fits counts",
     )
     add(
         "--out",

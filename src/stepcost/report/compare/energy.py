@@ -9,7 +9,7 @@ from typing import Any
 from stepcost.report.compare.result import ONE_SIDE_ONLY, Change, Verdict
 from stepcost.report.compare.tolerances import all_fit, change_of, differing
 from stepcost.report.rows import Row
-from stepcost.report.units import percent
+from stepcost.units import percent
 
 FIGURE = "energy_j"
 

@@ -17,7 +17,7 @@ from stepcost.report.compare.tolerances import DEFAULT_FIELDS, FieldRule, figure
 from stepcost.report.load import Run
 from stepcost.report.rows import Row
 from stepcost.report.tables import Table
-from stepcost.report.units import BYTES_NOTE, count, mb_number, percent, significant
+from stepcost.units import BYTES_NOTE, count, mb_number, percent, significant
 
 DEFAULT_MATRIX = tuple(FieldRule(field) for field in DEFAULT_FIELDS)
 BUILD_LINES = ("torch", "torchvision", "python_version", "cudnn", "cuda", "gpu")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from stepcost.report.compare.change_tables import tables
 from stepcost.report.compare.result import Comparison
 from stepcost.report.tables import escape_markdown, markdown_table
-from stepcost.report.units import percent
+from stepcost.units import percent
 
 
 def headline(found: Comparison) -> str:

@@ -22,7 +22,7 @@ from stepcost.report.compare.times import FALSE_ALARM, SMALLEST_EFFECT, busy_pai
 from stepcost.report.compare.tolerances import DEFAULT_RULES, FieldRule, of_bytes, of_fit, of_search
 from stepcost.report.load import Run
 from stepcost.report.rows import Row
-from stepcost.report.units import listed
+from stepcost.units import listed
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from stepcost.report.compare.tolerances import all_fit, change_of, differing
 from stepcost.report.load import Run
 from stepcost.report.rows import EAGER
 from stepcost.report.throttle import throttled_note
-from stepcost.report.units import percent
+from stepcost.units import percent
 
 SMALLEST_EFFECT = 0.05
 FALSE_ALARM = 0.005

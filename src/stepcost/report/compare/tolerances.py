@@ -14,9 +14,9 @@ from stepcost.reading import PHASES
 from stepcost.report.compare.matching import label
 from stepcost.report.compare.result import ONE_SIDE_ONLY, Change, Verdict
 from stepcost.report.rows import Row
-from stepcost.report.units import MB, MIB
 from stepcost.row import ROW, Energy, Gpu
 from stepcost.schema import Field, fields_of
+from stepcost.units import GB, MB
 
 DEFAULT_FIELDS = tuple(name for name, one in ROW.items() if one.gated)
 """Gated unless fields are named: those whose growth is a cost. The parts of the ledger, the peaks within a
@@ -76,13 +76,13 @@ class FieldRule:
     tolerance: Tolerance | None = None
 
 
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|B|MB|MiB)?")
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|B|MB|GB)?")
 
 
 def parse_rule(text: str) -> FieldRule:
-    """Read ``peak_*_bytes``, ``process_bytes:0.1%``, ``tensor_bytes:4096`` or ``peak_reserved_bytes:2MiB``.
+    """Read ``peak_*_bytes``, ``process_bytes:0.1%``, ``tensor_bytes:4096`` or ``peak_reserved_bytes:2MB``.
 
-    MB is 10**6 and MiB is 2**20 bytes. Raises ``ValueError`` with one line
+    MB is 10**6 and GB 10**9 bytes. Raises ``ValueError`` with one line
     where no figure answers to the pattern or the tolerance is not an amount.
     """
     pattern, colon, amount = text.strip().partition(":")
@@ -95,11 +95,11 @@ def parse_rule(text: str) -> FieldRule:
 def _tolerance(text: str) -> Tolerance:
     match = _AMOUNT.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a tolerance; it takes 0, 4096, 0.1%, 2MB or 2MiB")
+        raise ValueError(f"{text!r} is not a tolerance; it takes 0, 4096, 0.1%, 2MB or 1GB")
     number, unit = Fraction(match[1]), match[2]
     if unit == "%":
         return Tolerance(share=number / 100)
-    size = number * {"MB": MB, "MiB": MIB}.get(unit, 1)
+    size = number * {"MB": MB, "GB": GB}.get(unit, 1)
     if size.denominator != 1:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return Tolerance(size_bytes=int(size))

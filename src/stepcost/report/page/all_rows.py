@@ -11,10 +11,10 @@ from stepcost.report.load import Run
 from stepcost.report.rows import CONFIGURATION, Row, configuration, having
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.report.units import BYTES_NOTE, count, duration, mb_number, percent, significant
 from stepcost.row import ROW, Epoch, Stats
 from stepcost.schema import UNITS, Field, fields_of
 from stepcost.search import Trial
+from stepcost.units import BYTES_NOTE, count, duration, mb_number, percent, significant
 
 SAID_BY_CELLS = ("", "bytes", "s", "share")
 """Units that a cell or the caption says; any other is in the heading."""

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from stepcost.report.page.drawing import Size, hover, new_figure
 from stepcost.report.page.palette import INK, PAPER, SOFT, Line
-from stepcost.report.units import significant
+from stepcost.units import significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

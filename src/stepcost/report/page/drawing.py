@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from stepcost.report.load import Run
 from stepcost.report.page.palette import INK, PAPER, RULE, SHADES, SOFT
 from stepcost.report.rows import Row, source_of
-from stepcost.report.units import listed
+from stepcost.units import listed
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -6,7 +6,7 @@ import shlex
 
 from stepcost.report.load import Run
 from stepcost.report.tables import Table
-from stepcost.report.units import gb, seconds
+from stepcost.units import gb, seconds
 
 MOST_SHOWN = 40
 """More skipped or failed tests than this are counted, not listed."""

@@ -19,7 +19,7 @@ from stepcost.report.rows import (
     of_question,
     optimizer_label,
 )
-from stepcost.report.units import GB, count, gb, joules, mb, ms, percent, significant
+from stepcost.units import GB, count, gb, joules, mb, ms, percent, significant
 
 UNITS = "MB = 10**6 bytes, GB = 10**9 bytes"
 """Said once, and meant everywhere on the page."""

@@ -17,7 +17,7 @@ from stepcost.report.page.axes import Named, key_of_lines, mean_line, name_lines
 from stepcost.report.page.drawing import Plot, Size, caption, new_figure, where_of
 from stepcost.report.page.palette import batch_line, numbered_line
 from stepcost.report.rows import CONFIGURATION, Row, configuration, of_question
-from stepcost.report.units import count, significant
+from stepcost.units import count, significant
 
 
 def accuracy_over_time(run: Run) -> Plot | str:

@@ -24,7 +24,7 @@ from stepcost.report.page.drawing import NARROW, Plot, Size, caption, new_figure
 from stepcost.report.page.headline import headline_row, memory_of
 from stepcost.report.page.palette import GREEN, INK, LIMIT, MEMORY_LINES, STACK, Part
 from stepcost.report.rows import Row, configuration, groups, having, is_search, of_question, optimizer_label
-from stepcost.report.units import MB, count, mb, percent
+from stepcost.units import MB, count, mb, percent
 
 NAMES = {
     "tensor_bytes": "tensors",

@@ -19,7 +19,7 @@ from stepcost.report.page.drawing import Plot, Size, new_figure, where_of
 from stepcost.report.page.headline import headline_row, memory_of
 from stepcost.report.page.palette import Line, batch_line, numbered_line
 from stepcost.report.rows import CONFIGURATION, Row, configuration, groups, of_question, optimizer_label
-from stepcost.report.units import MB, mb, significant
+from stepcost.units import MB, mb, significant
 
 OTHER_MARKS = "xP*X"
 LONGEST_TICK = 7

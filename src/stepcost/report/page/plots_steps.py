@@ -15,7 +15,7 @@ from stepcost.report.page.axes import BACKING, batch_axis, draw_line, plain_numb
 from stepcost.report.page.drawing import Plot, Size, caption, hover, new_figure, where_of
 from stepcost.report.page.palette import BLUE, INK, ORANGE, TEAL, Line
 from stepcost.report.rows import Row, configuration, groups, of_question
-from stepcost.report.units import count, ms, significant
+from stepcost.units import count, ms, significant
 
 TICK = 0.5
 """Height of the mark of a limit."""

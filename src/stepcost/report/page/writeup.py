@@ -22,7 +22,7 @@ from stepcost.report.rows import (
 )
 from stepcost.report.said import Answer
 from stepcost.report.tables import Table
-from stepcost.report.units import count, gb, listed, mb
+from stepcost.units import count, gb, listed, mb
 
 WRITEUP = Path(__file__).with_name("writeup.toml")
 MODEL = "resnet152"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stepcost.report.units import (
+from stepcost.units import (
     count,
     counted,
     duration,
@@ -15,7 +15,6 @@ from stepcost.report.units import (
     listed,
     mb,
     mb_number,
-    mib,
     ms,
     percent,
     points,

@@ -1,9 +1,8 @@
-"""How numbers are written: one unit per kind of quantity, the same on every table and plot."""
+"""How numbers are written: one unit per kind of quantity, the same on every table, plot and line."""
 
 from __future__ import annotations
 
 MB = 10**6
-MIB = 2**20
 GB = 10**9
 BYTES_NOTE = "MB (10**6 bytes)"
 """Said on every table that shows memory."""
@@ -19,9 +18,9 @@ def mb_number(size_bytes: float) -> str:
     return f"{size_bytes / MB:,.1f}"
 
 
-def mib(size_bytes: float, digits: int) -> str:
-    """Write bytes as ``221.9 MiB`` (MiB = 2**20 bytes)."""
-    return f"{size_bytes / MIB:,.{digits}f} MiB"
+def range_mb(low_bytes: float, high_bytes: float) -> str:
+    """Write a range of bytes as ``543 to 799 MB`` (MB = 10**6 bytes)."""
+    return f"{low_bytes / MB:,.0f} to {mb(high_bytes, 0)}"
 
 
 def gb(size_bytes: float, digits: int) -> str:
