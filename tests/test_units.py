@@ -52,7 +52,6 @@ def test_each_kind_of_number_has_its_unit() -> None:
     assert mb(12_345_678_901) == "12,345.7 MB"
     assert mb(12_345_678, 3) == "12.346 MB"
     assert mb_number(12_345_678_901) == "12,345.7"
-    assert mib(5000 * 2**20 + 2**19, 1) == "5,000.5 MiB"
     assert gb(1_234_567_000_000, 2) == "1,234.57 GB"
     assert (ms(0.0627), seconds(118.2), joules(7.5)) == ("62.7 ms", "118 s", "7.50 J")
     assert [duration(value) for value in (0.9994, 1, 61.5)] == ["999 ms", "1.00 s", "61.5 s"]

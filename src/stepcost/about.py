@@ -56,12 +56,7 @@ def notes(session: Session) -> list[str]:
         )
     if session.validation is not None:
         found.append(f"predictions: {session.validation}")
-    if session.study_model != session.settings.model:
-        found.append(
-            f"questions 3b to 3d train {session.study_model} on the CPU, a stand-in for "
-            f"{session.settings.model}: its accuracy and times are not those of that model"
-        )
-    return found
+    return [*found, *session.notes]
 
 
 def record_of(

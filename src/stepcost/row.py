@@ -215,6 +215,8 @@ class Instrument:
     )
 
 
+STEPS_TIMED = ("training step", "engine step")
+"""What the seconds of a row are of where they are a training step's."""
 OUT_OF_MEMORY_TIMED = "attempt that ran out of memory"
 """What the seconds of a row are of where nothing could be timed."""
 PARTS = (

@@ -25,6 +25,8 @@ from stepcost.settings import Settings
 
 NUM_CLASSES_EXPECTED = 10
 """Of both named data sets: the fork server builds the model before any data set is loaded."""
+CPU_STUDY_S = 30.0
+"""A model whose training runs take longer than this on the CPU is not trained there."""
 
 
 class Session(Measurements):
@@ -38,6 +40,8 @@ class Session(Measurements):
         super().__init__(settings.time_limit_s)
         self.settings = settings
         self._readings: dict[Request, Reading] = {}
+        self.notes: list[str] = []
+        """What a reader must know that turned up while it measured."""
         self._predictor: Worker | None = None
         self.instrument = Instrument(self)
         self._rates: dict[str, float] | None = None
@@ -91,10 +95,27 @@ class Session(Measurements):
         """Name, number of classes and image size of the model."""
         return self.settings.model, self.dataset.num_classes, self.settings.image_size
 
-    @property
+    @functools.cached_property
     def study_model(self) -> str:
-        """What is trained for questions 3b to 3d: without a GPU, a smaller stand-in."""
-        return self.settings.model if self.on_gpu else STAND_IN
+        """What is trained for questions 3b to 3d: the model itself, or a stand-in that a CPU trains in time.
+
+        Without a GPU a step of the model at each batch size decides. Raises ``MeasureError``.
+        """
+        model, settings = self.settings.model, self.settings
+        if self.on_gpu or model == STAND_IN:
+            return model
+        asked = [
+            self.request(optimizer=settings.batch_optimizer, batch_size=size, seed=seed)
+            for size in sorted(settings.batch_sizes)
+            for seed in settings.seeds
+        ]
+        if not self.training.takes_longer(asked, CPU_STUDY_S):
+            return model
+        self.notes.append(
+            f"questions 3b to 3d train {STAND_IN} on the CPU, a stand-in for {model}, which would take more "
+            f"than {CPU_STUDY_S:g} s: its accuracy and times are not those of that model"
+        )
+        return STAND_IN
 
     def request(self, *, optimizer: str, batch_size: int, **fields: Any) -> Request:
         """Return the request of this session's model and device, with ``fields`` changed."""

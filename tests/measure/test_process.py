@@ -117,7 +117,7 @@ LIBRARY_ERRORS = (
 @pytest.mark.parametrize("message", LIBRARY_ERRORS)
 def test_library_that_fails_where_memory_is_short_ran_out_of_it(message):
     """What a library reports as an internal error is 'out of memory' where little is free."""
-    with Worker(FAULTY) as worker, pytest.raises(OutOfMemory, match="with 16.8 MB free on the GPU"):
+    with Worker(FAULTY) as worker, pytest.raises(OutOfMemory, match=r"with 16\.8 MB free on the GPU"):
         worker.call("run_out_with_free", message, 16 << 20)
 
 

@@ -213,12 +213,25 @@ def test_what_is_unknown_is_said_with_the_figure() -> None:
     sentence = answer("2a", rows).text.split(". ")[0]
     assert "Reserved memory is 52.0 MB with SGD and 74.0 MB with Adam" in sentence
     assert "not known: context and process (no context was measured)" in sentence
-    assert "whether it fits (the context is unknown)" in sentence
+    assert "whether it fits (that depends on them)" in sentence
     assert "estimated: workspace (3 convolutions are not in the table)" in sentence
     assert answer("2a", rows).source == "predicted"
     winner = answer("2b", [row | {"parameter_bytes": 4, "optimizer_state_bytes": 0} for row in rows]).text
     assert winner.startswith("Adam takes the most reserved memory, 74.0 MB: Adam keeps nothing between")
-    assert "(3 convolutions are not in the table). SGD keeps nothing between steps." in winner
+    assert "not all of it is known (2a says what). SGD keeps nothing between steps." in winner
+
+
+def test_bounds_name_no_winner() -> None:
+    """Where a figure is only a bound, 2b ranks nothing, and says what each optimizer keeps."""
+    rows = [
+        memory("2a", optimizer, 8, (31, 41, 52), source="predicted", card="rtx4090", fits=None,
+               parameter_bytes=4, optimizer_state_bytes=state, unread={"peak_reserved_bytes": "no workspaces in it",
+               "process_bytes": "no context was measured"})
+        for optimizer, state in (("sgd", 0), ("adam", 8))
+    ]  # fmt: skip
+    text = answer("2b", rows).text
+    assert text.startswith("No winner is named: reserved memory is not all known (2a says why).")
+    assert "most" not in text
 
 
 def test_a_reason_of_some_rows_names_them() -> None:

@@ -120,7 +120,9 @@ def test_predicted_and_measured_keep_their_labels() -> None:
     """Without a GPU memory is predicted and accuracy measured, and each answer says its own."""
     said = _by_question(synthetic_run(gpu=None))
     assert said["2a"].source == "predicted"
-    assert said["3b"].source == "measured"
+    for question in ("3b", "3c", "3d"):
+        assert said[question].source == "measured on small-cnn, this CPU: not resnet152"
+        assert said[question].text.startswith("On small-cnn, this CPU, not resnet152: ")
     assert said["1b"].source == "skipped"
     both = synthetic_run()
     both["benchmarks"] += [

@@ -13,7 +13,7 @@ def test_accuracy_and_its_tie() -> None:
     rows = [trained(2, (4.0, 4.2, 4.4)), trained(32, (1.0, 1.1, 1.2))]
     rows[1]["epochs"][-1]["test_accuracy"] = 0.625
     found = answer("3b", rows)
-    assert "Highest is batch 32 (62.5 % of the test images right after 3 epochs)" in found.text
+    assert "highest is batch 32 (62.5 % of the test images right after 3 epochs)" in found.text
     assert cell(found, "mean", "2") == "50.0 %"
 
 
@@ -24,7 +24,7 @@ def test_the_last_epoch_and_not_the_best() -> None:
         for epoch, accuracy in zip(row["epochs"], reached, strict=True):
             epoch["test_accuracy"] = accuracy
     found = answer("3b", rows)
-    assert "Highest is batch 32 (60.0 % of the test images right after 3 epochs)" in found.text
+    assert "highest is batch 32 (60.0 % of the test images right after 3 epochs)" in found.text
     columns = ("mean", "lowest", "highest")
     assert [cell(found, column, "2") for column in columns] == ["40.0 %"] * 3
     assert [cell(found, column, "32") for column in columns] == ["60.0 %"] * 3

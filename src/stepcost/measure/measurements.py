@@ -21,7 +21,7 @@ TimeRounds = Callable[[Callable[[], object], int], float | None]
 """``time_rounds(work, rounds)`` does ``work`` so often and returns its median seconds, or ``None`` where
 nothing is timed."""
 WARM_UP_ROUNDS = 3
-TIMED_S = 2.0
+TIMED_S = 1.0
 """Steps are timed for about so long, within these numbers of rounds."""
 FEWEST_ROUNDS, MOST_ROUNDS = 20, 100
 READ = "start a process and read its memory"
@@ -38,6 +38,8 @@ class Measurements:
     def __init__(self, time_limit_s: float) -> None:
         self.time_limit_s = time_limit_s
         self.costs = Costs()
+        self.step_medians_s: dict[Request, list[float]] = {}
+        """Median step in each fresh process that timed the request's steps."""
 
     def worker(self, job: str, *arguments: Any) -> Worker:
         """Start a child within the time limit. Raises ``MeasureError``."""
@@ -67,6 +69,8 @@ class Measurements:
         try:
             with self.asked("reading", READ, jobs.CONFIGURATION, request) as (worker, reading):
                 step_s = self._time_steps(worker, time_rounds)
+                if step_s is not None:
+                    self.step_medians_s.setdefault(request, []).append(step_s)
                 fields = {"clocks": worker.call("clocks")}
                 figures, unread = self._profile(worker, step_s) if busy else ({}, {})
         except OutOfMemory as error:

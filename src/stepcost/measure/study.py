@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from stepcost.catalog.datasets import Dataset, images_per_epoch
 from stepcost.catalog.engines import ENGINES
+from stepcost.catalog.models import STAND_IN
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.schedules import SCHEDULES
 from stepcost.measure.child import enter_phase
@@ -54,6 +55,10 @@ class Study:
         self.on_gpu = self.device.type == "cuda"
         if self.on_gpu:
             torch.cuda.set_device(self.device)
+        elif (
+            request.model == STAND_IN
+        ):  # too small to gain from threads, which wait for each other on a busy host
+            torch.set_num_threads(1)
         torch.manual_seed(request.seed)
         self.model = workload_of(request).build().to(self.device).train()
         self.memory_format = memory_format(request.engine)
@@ -118,6 +123,17 @@ class Study:
             yield record
         wall_s = time.perf_counter() - outer_start - evaluation_s
         return {"epochs": records, "wall_s": wall_s}
+
+    def step_s(self) -> float:
+        """Return the seconds of one full step, after one that warms up; both train."""
+        size = min(self.request.batch_size, len(self.train_images))
+        images, labels = self.train_images[:size].to(self.device), self.train_labels[:size].to(self.device)
+        self._train_on(images, labels)
+        self._synchronize()
+        start = time.perf_counter()
+        self._train_on(images, labels)
+        self._synchronize()
+        return time.perf_counter() - start
 
     def losses(self) -> dict[str, Any]:
         """Train one epoch and read the loss of every step, to hold one engine against another.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from stepcost import jobs
-from stepcost.catalog.datasets import Dataset
+from stepcost.catalog.datasets import Dataset, images_per_epoch
 from stepcost.catalog.optimizers import BASE_BATCH_SIZE, find_optimizer
-from stepcost.failures import OutOfMemory
+from stepcost.failures import ChildHung, ChildKilled, OutOfMemory
 from stepcost.measure.measurements import Measurements
 from stepcost.measure.process import Progress
 from stepcost.request import Request
@@ -19,6 +19,9 @@ EXACT_RATE_SHARE = 1e-6
 """Of the learning rate, where losses are compared. At the whole rate a deep network in training multiplies
 the difference of two runs by thousands from step to step, rounding first of all. At this share it does
 not, and in fp64 what a step changes in the loss is still far above rounding."""
+
+STEP_LIMIT_S = 5.0
+"""Within which a model that is small enough for the CPU has taken two steps."""
 
 
 class TrainingRuns:
@@ -60,6 +63,29 @@ class TrainingRuns:
             return {"fits": False, "reason": str(error)}
         train_s = sum(epoch["train_seconds"] for epoch in outcome["epochs"])
         return {"fits": True, **outcome, "train_s": train_s}
+
+    def takes_longer(self, requests: Sequence[Request], limit_s: float) -> bool:
+        """Tell from a step of each whether training all ``requests`` takes longer than ``limit_s`` seconds.
+
+        What runs out of memory, or has no step within `STEP_LIMIT_S`, does. Raises ``MeasureError`` for
+        any other way of not answering.
+        """
+        total_s = 0.0
+        images = len(self._dataset.train_images)
+        for request in requests:
+            rate = self.learning_rate(request.optimizer, request.batch_size)
+            with self._measure.costs.of("try a step of the model"):
+                try:
+                    asked = (jobs.STUDY, request, self._dataset, rate, self._settings.schedule)
+                    with self._measure.worker(*asked) as worker:
+                        step_s: float = worker.call("step_s", time_limit_s=STEP_LIMIT_S)
+                except (ChildHung, ChildKilled, OutOfMemory):
+                    return True
+            an_epoch = images_per_epoch(images, request.batch_size, self._settings.drop_last)
+            total_s += step_s * self._settings.epochs * -(-an_epoch // request.batch_size)
+            if total_s > limit_s:
+                return True
+        return False
 
     def losses(self, request: Request) -> dict[str, Any]:
         """Train one epoch in fp64 at a small, changing rate, and read each step's loss.

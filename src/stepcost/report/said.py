@@ -14,7 +14,8 @@ class Said(NamedTuple):
     text: str
     """One or a few sentences, with units."""
     source: str
-    """``measured``, ``predicted``, ``measured and predicted``, or ``skipped`` (nothing read)."""
+    """``measured``, ``predicted``, ``measured and predicted``, or ``skipped`` (nothing read).
+    Of a stand-in it names both models."""
     table: Table | None = None
 
 

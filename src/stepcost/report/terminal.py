@@ -48,6 +48,30 @@ def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
     _print(console, *shown)
 
 
+def print_short(answers: Sequence[Answer], file: TextIO) -> None:
+    """Write the first sentence of each answer, and in one line together which questions have none."""
+    from rich.console import Console  # noqa: PLC0415 (as above)
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(file=file, highlight=False, soft_wrap=False)
+    shown: list[RenderableType] = []
+    for answer in answers:
+        if answer.source != "skipped":
+            shown.append(Text.assemble((answer.question, "bold"), f"  {answer.title}  [{answer.source}]"))
+            shown.append(Padding(Text(first_sentence(answer.text)), (0, 0, 0, 4)))
+    silent = [answer.question for answer in answers if answer.source == "skipped"]
+    if silent:
+        shown.append(Text(f"Without an answer: {', '.join(silent)} (-v says why)"))
+    _print(console, *shown)
+
+
+def first_sentence(text: str) -> str:
+    """Return the text up to the end of its first sentence."""
+    first, stop, _ = text.partition(". ")
+    return first + stop.rstrip()
+
+
 def print_table(table: Table, file: TextIO) -> None:
     """Write one table with its caption, which names the units."""
     from rich.console import Console  # noqa: PLC0415 (as above)

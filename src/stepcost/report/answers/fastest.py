@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median_low
 from typing import Any
 
-from stepcost.report.answers.training import epochs_s, epochs_said, nothing_trained, training_runs
+from stepcost.report.answers.training import epochs_s, epochs_said, nothing_trained, trained, training_runs
 from stepcost.report.rows import Row, configuration, having, of_question, source_of
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
@@ -68,7 +68,7 @@ def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
             text = f"Too close to call between batch {named}. {text}"
         text += _why_faster(quick, slow) + _eager_explained(quick, slow)
     text += _unlike_epochs(paces)
-    return Said(text, source_of(group), _table(paces, group, eager_rows))
+    return trained(group, text, _table(paces, group, eager_rows))
 
 
 def paces_of(rows: list[Row]) -> list[Pace]:

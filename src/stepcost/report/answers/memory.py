@@ -52,6 +52,10 @@ def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     if len(told) == 1:
         return Said(f"Only one optimizer was read: {_what_it_keeps(told[0])}.", source_of(told))
     field, word = figure
+    if any(field in (row.get("unread") or {}) for row in told):  # bounds, which do not rank
+        kept = [_what_it_keeps(row) for row in told]
+        text = f"No winner is named: {word} memory is not all known (2a says why). {'; '.join(kept)}."
+        return Said(text, source_of(told))
     highest = max(row[field] for row in told)
     winners = [row for row in told if row[field] == highest]
     names = listed([optimizer_label(row["optimizer"]) for row in winners])
@@ -62,8 +66,13 @@ def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     else:
         text = f"{names} takes the most {word} memory, {mb(highest)}"
     kept = [_what_it_keeps(row) for row in [*winners, *(row for row in told if row not in winners)]]
-    text += f": {kept[0]}{_unknown(told, 'optimizer')}. {'; '.join(kept[1:])}."
+    text += f": {kept[0]}{_unknown_said(told)}. {'; '.join(kept[1:])}."
     return Said(text + _peaks_apart(winners[0], min(told, key=lambda row: row[field])), source_of(told))
+
+
+def _unknown_said(told: list[Row]) -> str:
+    """Say that the ranking rests on something unknown, which 2a names for the same rows."""
+    return "; not all of it is known (2a says what)" if _unknown(told, "optimizer") else ""
 
 
 def _peaks_apart(most: Row, least: Row) -> str:
@@ -204,9 +213,9 @@ def _unknown(group: list[Row], varying: str) -> str:
     for row in group:
         unread = {name: why for name, why in (row.get("unread") or {}).items() if name.endswith("_bytes")}
         if row.get("source") == "predicted" and row.get("fits") is None:
-            unread["fits"] = (
-                (row.get("unread") or {}).get("fits") or row.get("reason") or "it does not say why"
-            )
+            why = (row.get("unread") or {}).get("fits") or row.get("reason") or "it does not say why"
+            # Where other figures are unknown, that is why; it need not be said again for each row.
+            unread["fits"] = "that depends on them" if unread else why
         for name, why in sorted(unread.items()):
             is_there = row.get(name) is not None or (row.get("ledger") or {}).get(name) is not None
             said = reasons.setdefault(("estimated" if is_there else "not known", why), {})

@@ -37,7 +37,7 @@ def most_accurate(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
             f"batch size, which chance alone would do in {percent(verdict.chance)} of cases."
         )
     else:
-        text = f"A tie. Highest is {top}, but {_why_tied(verdict, finals)}."
+        text = f"A tie: highest is {top}, but {_why_tied(verdict, finals)}."
     text += _chance(group) + _small_last_batches(group)
     table = Table(
         caption=f"Test accuracy {after}: {configuration(group[0], 'batch_size')}; {source_of(group)}; "
@@ -54,7 +54,7 @@ def most_accurate(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
             for batch, values in finals.items()
         ),
     )
-    return Said(text, source_of(group), table)
+    return trained(group, text, table)
 
 
 def _why_tied(verdict: Separation, finals: Mapping[int, list[float]]) -> str:
@@ -112,12 +112,22 @@ def accuracy_over_time(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         f"batch {count(batch)} after {seconds(sum(taken) / len(taken))}" for batch, taken in reached.items()
     ]
     if not parts:
-        return Said("Training accuracy was recorded, but not its time.", source_of(group))
+        return trained(group, "Training accuracy was recorded, but not its time.")
     text = (
         f"Training accuracy reached {percent(goal)} (the most that every run reached) at "
         f"{listed(parts)} of training, counted in whole epochs with evaluation off the clock."
     )
-    return Said(text, source_of(group))
+    return trained(group, text)
+
+
+def trained(group: list[Row], text: str, table: Table | None = None) -> Said:
+    """Return what training runs say; of a stand-in's its first words and its source name both models."""
+    asked, source = group[0].get("stand_in_for"), source_of(group)
+    if not asked:
+        return Said(text, source, table)
+    model = group[0].get("model") or "a stand-in"
+    text = f"On {model}, this CPU, not {asked}: {text[0].lower()}{text[1:]}"
+    return Said(text, f"{source} on {model}, this CPU: not {asked}", table)
 
 
 def training_runs(rows: list[Row]) -> list[Row]:

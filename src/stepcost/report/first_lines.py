@@ -1,0 +1,108 @@
+"""The end of a run in the lines that a person acts on: what it takes, what fits, what is fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stepcost.catalog.cards import CARDS
+from stepcost.report.answers.fastest import paces_of
+from stepcost.report.rows import (
+    Row,
+    groups,
+    is_search,
+    memory_figure,
+    of_question,
+    optimizer_label,
+    own_first,
+    source_of,
+)
+from stepcost.row import clean_row
+from stepcost.units import GB, count, gb, listed, ms
+
+PARTS_SHOWN = 2
+"""Of the parts of a process, the largest."""
+
+
+def first_lines(
+    rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], model: str | None = None
+) -> list[str]:
+    """Say in at most two lines what the rows of a session say; nothing of a stand-in is among them.
+
+    ``machine`` is the session's, ``model`` the one that was asked for. No line where nothing was read.
+    """
+    own = own_first([clean_row(row) for row in rows if not row.get("stand_in_for")], model)
+    more = " · ".join(filter(None, (_largest(own), _fastest(own, machine))))
+    return [line for line in (_memory(own, machine), more) if line]
+
+
+def _memory(rows: list[Row], machine: Mapping[str, Any]) -> str:
+    """``Adam, batch 64: 2.20 of 85.5 GB (context 36 %, optimizer state 21 %), measured``."""
+    sizes = [row for row in of_question(rows, "3a") if not is_search(row)]
+    found = groups(of_question(rows, "2a"), "optimizer") or groups(sizes, "batch_size")
+    if not found:
+        return ""
+    failed = [row for row in found[0] if row.get("fits") is False]
+    figure = memory_figure(found[0])
+    row = failed[0] if failed else max(found[0], key=lambda one: one[figure[0]] if figure else 0)
+    named = f"{optimizer_label(row['optimizer'])}, batch {count(row['batch_size'])}"
+    if failed:
+        return f"{named}: does not fit, {_source(row)}"
+    if figure is None:
+        return ""
+    field, word = figure
+    card = CARDS.get(row.get("card") or "")
+    here = machine.get("gpu_nvml_total_bytes") or machine.get("gpu_total_bytes")
+    total = card.total_bytes if card else here
+    size = f"{row[field] / GB:,.2f} of {gb(total, 1)}" if total else gb(row[field], 2)
+    unread = row.get("unread") or {}
+    size = f"at least {size}" if field in unread else size
+    unknown = "" if field == "process_bytes" else f" {word}, the context on top is not known"
+    if row.get("source") == "predicted" and row.get("fits") is None:
+        unknown += ", nor whether it fits" if unknown else ", whether it fits is not known"
+    return f"{named}: {size}{unknown}{_parts(row, row[field])}, {_source(row)}"
+
+
+def _parts(row: Row, whole_bytes: int) -> str:
+    """`` (context 36 %, optimizer state 21 %)``: the largest parts of what is held at the peak."""
+    known = {name: size for name, size in (row.get("ledger") or {}).items() if size}
+    most = sorted(known, key=lambda name: -known[name])[:PARTS_SHOWN]
+    said = [
+        f"{name.removesuffix('_bytes').replace('_', ' ')} {100 * known[name] / whole_bytes:.0f} %"
+        for name in most
+    ]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _largest(rows: list[Row]) -> str:
+    for row in of_question(rows, "3a"):
+        if is_search(row):
+            found = _bounds(row)
+            with_what = f"{optimizer_label(row['optimizer'])}, " if row.get("optimizer") else ""
+            return f"largest batch {found} ({with_what}{_source(row)})" if found else ""
+    return ""
+
+
+def _bounds(search: Row) -> str:
+    """Say the largest batch, or what bounds it."""
+    at_least, at_most = search.get("largest_batch_at_least"), search.get("largest_batch_at_most")
+    if search.get("largest_batch") is not None:
+        estimated = "estimated " if search.get("largest_batch_rests_on") else ""
+        return f"{estimated}{count(search['largest_batch'])}"
+    if at_least is not None:
+        return f"at least {count(at_least)}"
+    likely = [count(size) for size in search.get("largest_batch_likely") or []]
+    bounds = [f"at most {count(at_most)}"] if at_most else []
+    return listed([*bounds, *([f"likely {' to '.join(likely)}"] if likely else [])])
+
+
+def _fastest(rows: list[Row], machine: Mapping[str, Any]) -> str:
+    pace = min(paces_of(rows), key=lambda one: one.epoch_s, default=None)
+    if pace is None or pace.step_s is None:
+        return ""
+    where = "measured" if machine.get("gpu") else "measured on this CPU"
+    return f"fastest batch {count(pace.batch)}, {ms(pace.step_s)} a step ({where})"
+
+
+def _source(row: Row) -> str:
+    return source_of([row]) + (f" for {row['card']}" if row.get("card") else "")
