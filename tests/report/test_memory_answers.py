@@ -225,8 +225,8 @@ def test_bounds_name_no_winner() -> None:
     """Where a figure is only a bound, 2b ranks nothing, and says what each optimizer keeps."""
     rows = [
         memory("2a", optimizer, 8, (31, 41, 52), source="predicted", card="rtx4090", fits=None,
-               parameter_bytes=4, optimizer_state_bytes=state, unread={"peak_reserved_bytes": "no workspaces in it",
-               "process_bytes": "no context was measured"})
+               parameter_bytes=4, optimizer_state_bytes=state,
+               unread={"peak_reserved_bytes": "no workspaces in it", "process_bytes": "no context"})
         for optimizer, state in (("sgd", 0), ("adam", 8))
     ]  # fmt: skip
     text = answer("2b", rows).text
