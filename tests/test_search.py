@@ -152,3 +152,16 @@ def test_full_speed_is_known_from_far_below_the_limit():
     search = find_largest(attempt, 10_050)
     assert 9_900 <= search.largest_batch <= 10_000
     assert search.largest_at_full_speed == search.largest_batch // 2
+
+
+def test_smaller_batches_are_timed_only_while_they_are_faster():
+    """Where the half is as fast as the answer, no quarter is tried: full speed is known."""
+
+    def attempt(size):
+        fits = size <= 10_000
+        return Trial(batch_size=size, fits=fits, step_s=size / 1000 if fits else None, seconds=0.0)
+
+    search = find_largest(attempt, 10_050)
+    halved = [trial.batch_size for trial in search.trials if trial.batch_size < 0.8 * search.largest_batch]
+    assert halved == [search.largest_batch // 2]
+    assert search.largest_at_full_speed == search.largest_batch

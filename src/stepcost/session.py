@@ -105,11 +105,10 @@ class Session(Measurements):
         if self.on_gpu or model == STAND_IN:
             return model
         asked = [
-            self.request(optimizer=settings.batch_optimizer, batch_size=size, seed=seed)
+            self.request(optimizer=settings.batch_optimizer, batch_size=size)
             for size in sorted(settings.batch_sizes)
-            for seed in settings.seeds
         ]
-        if not self.training.takes_longer(asked, CPU_STUDY_S):
+        if not self.training.takes_longer(asked, CPU_STUDY_S / len(settings.seeds)):
             return model
         self.notes.append(
             f"questions 3b to 3d train {STAND_IN} on the CPU, a stand-in for {model}, which would take more "

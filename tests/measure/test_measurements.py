@@ -1,6 +1,7 @@
 """What comes of a child that runs out of memory, dies or answers, at each point of a measurement."""
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from stepcost.measure.measurements import PROFILE, Measurements
 from stepcost.measure.training_runs import TrainingRuns
 from stepcost.reading import Reading
 from stepcost.request import Request
+from stepcost.settings import FLAGS, Settings
 
 REQUEST = Request(model=STAND_IN, optimizer="sgd", batch_size=4, device="cpu")
 NO_ROOM = OutOfMemory("out of memory in step: no room")
@@ -233,3 +235,34 @@ def test_a_training_run_is_the_sum_of_its_epochs():
     assert child.closed
     unfit = TrainingRuns(Measured(Child("run")), asked, None, {}).study(REQUEST)
     assert unfit == {"fits": False, "reason": "out of memory in step: no room"}
+
+
+def takes_longer(limit_s, *children, **changed):
+    """Whether 10 epochs of 1,000 images in batches of 4 and 500 are more than that many seconds."""
+    settings = Settings(**dict.fromkeys(FLAGS) | {"epochs": 10, "drop_last": False} | changed)
+    data = SimpleNamespace(train_images=range(1000))
+    runs = TrainingRuns(Measured(*children), settings, data, {})
+    return runs.takes_longer([REQUEST, replace(REQUEST, batch_size=500)], limit_s)
+
+
+def test_a_model_is_trained_on_the_cpu_where_its_steps_say_so():
+    """2,500 steps of 4 ms and 20 of 0.1 s are 12 s: within 12.1 s, not within 11.9."""
+    small, large = Child(answers={"step_s": 0.004}), Child(answers={"step_s": 0.1})
+    assert not takes_longer(12.1, small, large)
+    assert takes_longer(11.9, Child(answers={"step_s": 0.004}), Child(answers={"step_s": 0.1}))
+
+
+@pytest.mark.parametrize("error", [ChildHung("silent"), ChildKilled("killed"), NO_ROOM])
+def test_a_model_whose_step_does_not_end_is_not_trained_on_the_cpu(error):
+    """A step that hangs, is killed or finds no memory decides at once; a fault is a fault."""
+    assert takes_longer(1e9, Child("step_s", error))
+    with pytest.raises(ChildDied):
+        takes_longer(1e9, Child("step_s", ChildDied("died")))
+
+
+def test_medians_of_the_session_count_as_processes():
+    """A process that timed the same step before is not started again for the host's noise."""
+    measured = Measured(Child(), Child())
+    measured.step_medians_s[REQUEST] = [0.2]
+    found = Instrument(measured).process_medians(REQUEST, processes=3, steps=3)
+    assert found["process_medians_s"] == [0.2, 0.1, 0.1]

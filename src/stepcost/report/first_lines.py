@@ -10,6 +10,7 @@ from stepcost.report.answers.fastest import paces_of
 from stepcost.report.rows import (
     Row,
     groups,
+    having,
     is_search,
     memory_figure,
     of_question,
@@ -38,8 +39,9 @@ def first_lines(
 
 def _memory(rows: list[Row], machine: Mapping[str, Any]) -> str:
     """``Adam, batch 64: 2.20 of 85.5 GB (context 36 %, optimizer state 21 %), measured``."""
-    sizes = [row for row in of_question(rows, "3a") if not is_search(row)]
-    found = groups(of_question(rows, "2a"), "optimizer") or groups(sizes, "batch_size")
+    asked = having(rows, "optimizer", "batch_size")
+    sizes = [row for row in of_question(asked, "3a") if not is_search(row)]
+    found = groups(of_question(asked, "2a"), "optimizer") or groups(sizes, "batch_size")
     if not found:
         return ""
     failed = [row for row in found[0] if row.get("fits") is False]
