@@ -33,7 +33,7 @@ def test_the_most_accurate_where_seeds_and_test_set_agree() -> None:
     few: dict[int, tuple[float, ...]] = {5: (0.80, 0.81, 0.82), 2: (0.5, 0.51, 0.52)}
     found = answer("3b", of_seeds(few, test_images=10_000))
     assert found.text.startswith(
-        "A tie. Highest is batch 5 (81.0 % of the test images right after 1 epoch), "
+        "A tie: highest is batch 5 (81.0 % of the test images right after 1 epoch), "
     )
     assert (
         "but with 3 seeds each for 2 batch sizes chance alone would set one apart in 10.0 % of cases; "

@@ -17,7 +17,7 @@ def test_a_model_of_which_little_was_read() -> None:
     assert answer("1a", [few]).text == "The model has 4 trainable parameters; their size was not read."
     mixed = few | {"parameter_bytes": 10, "model": "net", "parameters_closed_form": 5}
     text = answer("1a", [mixed]).text
-    assert "(0.00 MiB): 2.50 bytes on average each." in text
+    assert "2.50 bytes on average each." in text
     assert text.endswith("The closed form gives 5, which differs.")
     assert "Buffers" not in text
     partly = few | {"trainable_parameters": 1, "source": "predicted"}
@@ -32,12 +32,12 @@ def test_a_model_of_which_little_was_read() -> None:
     [
         ({}, {"gpu": "X"}, "X; its memory was not read.", "measured"),
         ({}, {"gpu": "X", "gpu_total_bytes": 2_000_000_000},
-         "X with 2.00 GB (1,907 MiB) of memory as torch sees it.", "measured"),
+         "X with 2.00 GB of memory as torch sees it.", "measured"),
         ({}, {"gpu": "X", "gpu_nvml_total_bytes": 3_000_000_000}, "X; NVML gives 3.00 GB.", "measured"),
         ({}, {"gpu": "X", "gpu_nvml_total_bytes": 3_000_000_000, "gpu_nvml_reserved_bytes": 40_000_000},
          "X; NVML gives 3.00 GB, of which the driver keeps 0.04 GB.", "measured"),
         ({"gpu": "Y", "torch_total_bytes": 1_000_000_000}, {"gpu": "X", "gpu_total_bytes": 2},
-         "Y with 1.00 GB (954 MiB) of memory as torch sees it.", "source not stored"),
+         "Y with 1.00 GB of memory as torch sees it.", "source not stored"),
         ({}, {"gpu": None}, "No GPU was used in this run: no memory of a GPU was measured.", "skipped"),
         ({}, {}, "No row of this run answers it.", "skipped"),
     ],
@@ -197,7 +197,7 @@ def test_what_peaks_have_to_do_with_state() -> None:
 
 
 def test_what_is_not_known_of_some_optimizers_names_them() -> None:
-    """2a and 2b name the optimizer of which something is not known or estimated, and why."""
+    """2a names the optimizer of which something is not known or estimated, and why; 2b says that it does."""
     some = [
         told("sgd", 30, 0, source="predicted"),
         told("adam", 40, 2, source="predicted", unread={"process_bytes": "no NVML"}),
@@ -210,7 +210,7 @@ def test_what_is_not_known_of_some_optimizers_names_them() -> None:
     )
     assert f"eager){said}." in answer("2a", some).text
     assert (
-        f"40.0 MB: Adam keeps 2 x 1.0 MB of moments{said}. SGD keeps nothing between steps; "
+        "40.0 MB: Adam keeps 2 x 1.0 MB of moments; not all of it is known (2a says what). SGD keeps nothing between steps; "
         "AdamW keeps 2 x 1.0 MB of moments. The peaks" in answer("2b", some).text
     )
     half = [row | {"parameter_bytes": None} for row in some[:2]] + [some[2]]

@@ -105,7 +105,7 @@ def _peak(run: Run, row: Row) -> Figure:
         return Figure("Peak memory", NOT_READ, _why_not(row, "process_bytes"), "")
     label = f"Peak of the {memory.word}" if memory.word == "process" else f"Peak {memory.word}"
     total = _total_bytes(run, row)
-    notes = [f"{percent(memory.bytes / total)} of {gb(total)}"] if total else []
+    notes = [f"{percent(memory.bytes / total)} of {gb(total, 1)}"] if total else []
     if memory.word != "process":
         notes.append("without the context, which is not known")
     if row.get("source") == "predicted" and row.get("fits") is None:
