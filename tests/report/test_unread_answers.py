@@ -210,7 +210,8 @@ def test_what_is_not_known_of_some_optimizers_names_them() -> None:
     )
     assert f"eager){said}." in answer("2a", some).text
     assert (
-        "40.0 MB: Adam keeps 2 x 1.0 MB of moments; not all of it is known (2a says what). SGD keeps nothing between steps; "
+        "40.0 MB: Adam keeps 2 x 1.0 MB of moments; not all of it is known (2a says what). "
+        "SGD keeps nothing between steps; "
         "AdamW keeps 2 x 1.0 MB of moments. The peaks" in answer("2b", some).text
     )
     half = [row | {"parameter_bytes": None} for row in some[:2]] + [some[2]]
