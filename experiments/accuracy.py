@@ -116,22 +116,22 @@ def tracked_peak_bytes(request: Request) -> int | None:
 
     from stepcost.catalog.models import build_model  # noqa: PLC0415
     from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
-    from stepcost.step import TrainingStep  # noqa: PLC0415
+    from stepcost.step import TrainingStep, classify  # noqa: PLC0415
 
     with FakeTensorMode():
         try:
             model = build_model(request.model, num_classes=request.num_classes, image_size=request.image_size)
         except ValueError:
             return None
-        step = TrainingStep(model.train(), build_optimizer(request.optimizer, model.parameters()))
+        step = TrainingStep(model.train(), build_optimizer(request.optimizer, model.parameters()), classify)
         images = torch.zeros(request.batch_size, 3, request.image_size, request.image_size)
         labels = torch.zeros(request.batch_size, dtype=torch.int64)
         tracker = MemTracker()
         tracker.track_external(model, step.optimizer, images, labels)
         with tracker:
-            step(images, labels)
+            step((images, labels))
             tracker.reset_mod_stats()
-            step(images, labels)
+            step((images, labels))
         peaks = tracker.get_tracker_snapshot("peak")
     return max(int(snapshot["Total"]) for snapshot in peaks.values())
 

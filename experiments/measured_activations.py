@@ -29,7 +29,9 @@ class Activations(Configuration):
         """Record a steady step. Raises `HistoryUnavailable` where the modules' bytes do not add up."""
         for _ in range(WARM_UP_STEPS):
             self.step()
-        return kept_by_module(*record_by_module(self.training_step, self.images, self.labels))
+        return kept_by_module(
+            *record_by_module(self.training_step, self.batch, torch.device(self.request.device))
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:

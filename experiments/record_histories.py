@@ -20,7 +20,7 @@ from stepcost.measure.process import Worker
 from stepcost.measure.recording import Recorder, known_kinds
 from stepcost.reading import PHASES
 from stepcost.request import Request
-from stepcost.step import TrainingStep
+from stepcost.step import TrainingStep, classify
 from stepcost.workload import workload_of
 
 STEPS = 3
@@ -54,9 +54,9 @@ def record_run(request: Request) -> History:
     first = torch.zeros(1, device=device)
     built = built.to(device).train()
     recorder.mark("model")
-    images, labels = workload.batch(request.batch_size, device)
+    batch = workload.batch(request.batch_size, device)
     recorder.mark("batch")
-    training_step = TrainingStep(built, build_optimizer(request.optimizer, built.parameters()))
+    training_step = TrainingStep(built, build_optimizer(request.optimizer, built.parameters()), classify)
     counters: dict[str, int] = {}
     for step in range(STEPS):
         training_step.optimizer.zero_grad(set_to_none=True)
@@ -67,12 +67,12 @@ def record_run(request: Request) -> History:
             counters[f"{step} {phase}"] = torch.cuda.max_memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)
 
-        training_step(images, labels, after)
+        training_step(batch, after)
         recorder.mark("done")
         gc.collect()
     torch.cuda.synchronize(device)
     history = recorder.stop()
-    history.kinds_after.update(known_kinds(training_step, (images, labels)))
+    history.kinds_after.update(known_kinds(training_step, batch))
     history.about.update(
         model=request.model,
         optimizer=request.optimizer,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP
+
+Forward = Callable[..., Any]
+"""Runs the model: the model itself, compiled, or under autocast."""
+Objective = Callable[[Any, Any], tuple[torch.Tensor, Any]]
+"""``objective(forward, batch)`` returns the loss (scalar) and what else is wanted of the forward pass."""
 
 
 def _ignore(phase: str) -> None:
@@ -18,30 +23,38 @@ def _ignore(phase: str) -> None:
 
 @dataclass
 class TrainingStep:
-    """A model with its optimizer and loss: call it with a batch to train on that batch."""
+    """A model with its optimizer and objective: call it with a batch to train on that batch."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    forward: Callable[[torch.Tensor], Any] | None = None
-    """What runs the model where that is not the model itself: compiled, or under autocast."""
+    objective: Objective
+    forward: Forward | None = None
+    """What runs the model where that is not the model itself."""
 
-    def __call__(
-        self, images: torch.Tensor, labels: torch.Tensor, after: Callable[[str], None] = _ignore
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take one step on ``images`` (N, 3, H, W) float and ``labels`` (N,) int64.
+    def __call__(self, batch: Any, after: Callable[[str], None] = _ignore) -> tuple[torch.Tensor, Any]:
+        """Take one step on ``batch``, which is whatever the objective takes.
 
         ``after(phase)`` is called at the end of each of ``PHASES``, for readings.
-        Returns the loss (scalar) and the logits (N, classes), both detached.
+        Returns the loss (scalar, detached) and what else the objective returned.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        logits = logits_of((self.forward or self.model)(images))
-        loss = nn.functional.cross_entropy(logits, labels)
+        loss, output = self.objective(self.forward or self.model, batch)
         after(FORWARD)
         loss.backward()
         after(BACKWARD)
         self.optimizer.step()
         after(OPTIMIZER_STEP)
-        return loss.detach(), logits.detach()
+        return loss.detach(), output
+
+
+def classify(forward: Forward, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross entropy of a classifier on images (N, 3, H, W) float and labels (N,) int64.
+
+    Returns the loss (scalar) and the logits (N, classes), detached.
+    """
+    images, labels = batch
+    logits = logits_of(forward(images))
+    return nn.functional.cross_entropy(logits, labels), logits.detach()
 
 
 def logits_of(output: Any) -> torch.Tensor:
@@ -60,3 +73,34 @@ def logits_of(output: Any) -> torch.Tensor:
 def bytes_of(tensors: Iterable[torch.Tensor | None]) -> int:
     """Add up the bytes of ``tensors`` as they are (not rounded); ``None`` among them counts nothing."""
     return sum(one.numel() * one.element_size() for one in tensors if one is not None)
+
+
+def tensors_in(batch: Any) -> list[torch.Tensor]:
+    """Find the tensors of a batch: in tuples, lists, mappings and dataclasses, in their order."""
+    found: list[torch.Tensor] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(note, batch)
+    return found
+
+
+def map_tensors(change: Callable[[torch.Tensor], torch.Tensor], batch: Any) -> Any:
+    """Return ``batch`` with each tensor changed, in tuples, lists, mappings and dataclasses.
+
+    Anything else in it stays as it is.
+    """
+    if isinstance(batch, torch.Tensor):
+        return change(batch)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(map_tensors(change, one) for one in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(map_tensors(change, one) for one in batch)
+    if isinstance(batch, Mapping):
+        made: Any = type(batch)
+        return made({name: map_tensors(change, one) for name, one in batch.items()})
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{f.name: map_tensors(change, getattr(batch, f.name)) for f in fields(batch)})
+    return batch

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
-from stepcost.step import TrainingStep, bytes_of
+from stepcost.step import TrainingStep, bytes_of, tensors_in
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -24,7 +24,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
-def count_step(step: TrainingStep, batch: Iterable[torch.Tensor]) -> dict[str, int]:
+def count_step(step: TrainingStep, batch: Any) -> dict[str, int]:
     """Count what a step that was taken on ``batch`` keeps, in bytes, as ``Reading`` names it.
 
     State that has its parameter's shape is told from other state, such as a count of steps.
@@ -42,5 +42,5 @@ def count_step(step: TrainingStep, batch: Iterable[torch.Tensor]) -> dict[str, i
         "buffer_bytes": bytes_of(step.model.buffers()),
         "optimizer_state_bytes": bytes_of(shaped),
         "optimizer_scalar_bytes": bytes_of(other),
-        "input_bytes": bytes_of(batch),
+        "input_bytes": bytes_of(tensors_in(batch)),
     }

@@ -71,7 +71,7 @@ def test_built_step_has_what_the_name_promises(name, compiled):
     convolved = []
     model[0].register_forward_hook(lambda module, images, made: convolved.append(made.dtype))
     start = weight.detach().clone()
-    loss, logits = step(torch.randn(4, 3, 32, 32).contiguous(memory_format=layout), torch.arange(4))
+    loss, logits = step((torch.randn(4, 3, 32, 32).contiguous(memory_format=layout), torch.arange(4)))
     assert convolved == [torch.bfloat16 if precision == "bf16" else torch.float32]
     assert (loss.dtype, logits.dtype, weight.dtype) == (torch.float32,) * 3
     assert not torch.equal(weight, start)

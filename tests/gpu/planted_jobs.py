@@ -78,11 +78,11 @@ class OnStep(TrainingStep):
     @classmethod
     def of(cls, step: TrainingStep, plant: Callable[[str], None]) -> OnStep:
         """Plant something in a step."""
-        planted = cls(step.model, step.optimizer, step.forward)
+        planted = cls(step.model, step.optimizer, step.objective, step.forward)
         planted.plant = plant
         return planted
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, after: Any = None) -> Any:
+    def __call__(self, batch: Any, after: Any = None) -> Any:
         """Take the step; ``told`` says whether its phases are asked for, as in the one that is read."""
         self.told = after is not None
 
@@ -92,7 +92,7 @@ class OnStep(TrainingStep):
             self.plant(phase)
 
         self.plant("start")
-        return super().__call__(images, labels, both)
+        return super().__call__(batch, both)
 
 
 def leave_no_room(device: str) -> list[torch.Tensor]:
@@ -174,7 +174,7 @@ class SecondWay(Configuration):
         self.training_step.optimizer.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        self.training_step(self.images, self.labels)
+        self.training_step(self.batch)
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
 
@@ -233,7 +233,7 @@ class WrongLabels(Configuration):
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
-        self.labels += 10_000
+        self.batch[1].add_(10_000)
 
 
 class NvmlRefuses(Configuration):

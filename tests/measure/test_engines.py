@@ -73,20 +73,20 @@ def test_every_optimizer_has_an_engine(name):
 def test_channels_last_changes_layout_and_not_the_loss(step_on):
     """Channels last reorders weights and images in memory and gives the plain loss."""
     plain, images, labels = step_on()
-    expected, _ = plain(images, labels)
+    expected, _ = plain((images, labels))
     step, images, labels = step_on(channels_last=True)
     weight = next(p for p in step.model.parameters() if p.dim() == 4 and p.shape[1] > 3)
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert images.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(step(images, labels)[0], expected, rtol=1e-5)
+    assert torch.allclose(step((images, labels))[0], expected, rtol=1e-5)
 
 
 def test_bf16_keeps_weights_and_loss_in_fp32(step_on):
     """Under autocast the arithmetic is bfloat16; weights, logits and loss are fp32."""
     plain, images, labels = step_on()
-    expected, _ = plain(images, labels)
+    expected, _ = plain((images, labels))
     step, images, labels = step_on(precision="bf16")
-    loss, logits = step(images, labels)
+    loss, logits = step((images, labels))
     assert {loss.dtype, logits.dtype} | {p.dtype for p in step.model.parameters()} == {torch.float32}
     assert loss != expected
     assert torch.allclose(loss, expected, rtol=0.05)

@@ -226,7 +226,7 @@ def test_a_recording_is_of_its_step_alone():
         held.step()
         held.step()
         with garbage():
-            history = record_step(held.training_step, held.images, held.labels)
+            history = record_step(held.training_step, held.batch, torch.device(DEVICE))
     assert history.about == {
         "peak_allocated_bytes": BASE + 512 + 50 * MIB,
         "peak_reserved_bytes": 144 * MIB,
@@ -280,7 +280,7 @@ def test_modules_keep_what_is_predicted():
     with simulated_card():
         held = Configuration(request)
         held.step()
-        recorded = record_by_module(held.training_step, held.images, held.labels)
+        recorded = record_by_module(held.training_step, held.batch, torch.device(DEVICE))
     found = kept_by_module(*recorded)
     assert len(found) > 30
     assert sorted(found, key=str) == sorted(

@@ -227,11 +227,11 @@ def test_the_trace_makes_the_tensors_that_a_real_step_makes() -> None:
     """Gradients and state counted on meta tensors are those of a real step on the CPU."""
     from stepcost.catalog.models import build_model  # noqa: PLC0415
     from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
-    from stepcost.step import TrainingStep  # noqa: PLC0415
+    from stepcost.step import TrainingStep, classify  # noqa: PLC0415
 
     model = build_model("small-cnn", num_classes=10, image_size=32)
-    step = TrainingStep(model, build_optimizer("adam", model.parameters()))
-    step(torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64))
+    step = TrainingStep(model, build_optimizer("adam", model.parameters()), classify)
+    step((torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64)))
     state = [value for values in step.optimizer.state.values() for value in values.values()]
     reading = predict(replace(SMALL, optimizer="adam"))
     assert reading.gradient_bytes == sum(4 * p.numel() for p in model.parameters() if p.grad is not None)

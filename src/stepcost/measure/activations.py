@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Any
 
 import torch
 
@@ -55,17 +56,17 @@ def kept_by_module(history: History, changes: Changes) -> list[ModuleActivations
 
 
 def record_by_module(
-    training_step: TrainingStep, images: torch.Tensor, labels: torch.Tensor
+    training_step: TrainingStep, batch: Any, device: torch.device
 ) -> tuple[History, Changes]:
     """Take one training step on a GPU; return what the allocator did, and when which module ran."""
 
     def allocations() -> int:
-        count: int = torch.cuda.memory_stats(images.device)["allocation.all.allocated"]
+        count: int = torch.cuda.memory_stats(device)["allocation.all.allocated"]
         return count
 
     changes: Changes = []
     first = allocations()
     with watched(training_step.model, lambda owner: changes.append((allocations() - first, owner))):
-        history = record_step(training_step, images, labels)
+        history = record_step(training_step, batch, device)
     changes.append((allocations() - first, LOSS))
     return history, changes

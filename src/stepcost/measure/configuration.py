@@ -25,7 +25,7 @@ from stepcost.measure.launch import Launch, build_step, memory_format
 from stepcost.reading import FORWARD, PHASES, ModulesKept, Moment, Reading
 from stepcost.request import Request
 from stepcost.tensors import count_step
-from stepcost.workload import workload_of
+from stepcost.workload import Workload, workload_of
 
 WARM_UP_STEPS = 2
 """Steps before the steady one that is read: optimizer state does not exist before the first."""
@@ -34,8 +34,11 @@ WARM_UP_STEPS = 2
 class Configuration:
     """A model, its optimizer and one batch of random images on one device."""
 
-    def __init__(self, request: Request) -> None:
-        """Build the configuration named by a ``Request``; ``moments`` records the context on the way."""
+    def __init__(self, request: Request, workload: Workload | None = None) -> None:
+        """Build the configuration named by a ``Request``; ``moments`` records the context on the way.
+
+        ``workload`` is what is trained; by default, what the request names.
+        """
         self.request = request
         enter_phase("first allocation")
         self.parts_s = {"fork": STARTED["forked_at"] - STARTED["requested_at"]}
@@ -59,8 +62,8 @@ class Configuration:
             self.moments.append(self._moment("first allocation")[0])
         self._part("context")
         enter_phase("build")
-        workload = workload_of(request)
-        model = workload.build(prebuilt=True)
+        workload = workload or workload_of(request, prebuilt=True)
+        model = workload.build()
         self._part("build")
         enter_phase("model to the device")
         model = model.to(request.device).train()
@@ -68,10 +71,8 @@ class Configuration:
             self.moments.append(self._moment("model loaded")[0])
         self._part("to the device")
         enter_phase("batch to the device")
-        self.images, self.labels = workload.batch(
-            request.batch_size, request.device, memory_format(request.engine)
-        )
-        self.training_step = build_step(request, model)
+        self.batch = workload.batch(request.batch_size, request.device, memory_format(request.engine))
+        self.training_step = build_step(request, model, workload)
         self._launch: Launch = self._work
 
     def ping(self) -> None:
@@ -83,7 +84,7 @@ class Configuration:
         self._synchronize()
 
     def _work(self) -> None:
-        self.training_step(self.images, self.labels)
+        self.training_step(self.batch)
 
     def timed_steps(self, count: int) -> list[float]:
         """Seconds of each of ``count`` steps, timed here, without the process border."""
@@ -134,7 +135,7 @@ class Configuration:
         phase_peaks, reserved, activation_bytes = self._steady_step()
         leaked_bytes = torch.cuda.memory_allocated() - allocated_between_steps
         last, process_bytes_from = self._moment("training step")
-        counted: dict[str, Any] = count_step(self.training_step, (self.images, self.labels))
+        counted: dict[str, Any] = count_step(self.training_step, self.batch)
         ledger, kept_by_modules, why_not = self._made_of(last.context_bytes)
         return Reading(
             source="measured",
@@ -212,7 +213,7 @@ class Configuration:
             torch.cuda.reset_peak_memory_stats()
             enter_phase(follows[phase])
 
-        self.training_step(self.images, self.labels, after)
+        self.training_step(self.batch, after)
         self._synchronize()
         return peaks, reserved, kept
 
@@ -222,7 +223,9 @@ class Configuration:
         """Take one more step and say what its peak is made of, by part and by module; else why not."""
         enter_phase("step whose allocator history is recorded")
         try:
-            history, changes = record_by_module(self.training_step, self.images, self.labels)
+            history, changes = record_by_module(
+                self.training_step, self.batch, torch.device(self.request.device)
+            )
             ledger = peak_of(history, context_bytes).ledger
         except HistoryUnavailable as error:
             return None, None, dict.fromkeys(("ledger", "kept_by_modules"), str(error))

@@ -12,7 +12,7 @@ from stepcost.measure.child import enter_phase
 from stepcost.measure.configuration import Configuration
 from stepcost.measure.launch import capture, warm_up
 from stepcost.reading import FORWARD
-from stepcost.step import bytes_of
+from stepcost.step import bytes_of, tensors_in
 from stepcost.tensors import count_step
 
 
@@ -63,7 +63,7 @@ class EngineStep(Configuration):
             if phase == FORWARD:
                 kept = torch.cuda.memory_allocated() - before
 
-        self.training_step(self.images, self.labels, after)
+        self.training_step(self.batch, after)
         return kept
 
     def _least_bytes(self, kept_bytes: int) -> int:
@@ -73,9 +73,9 @@ class EngineStep(Configuration):
         gradients, optimizer state and what forward keeps for backward are written and read; images are
         read.
         """
-        counted = count_step(self.training_step, (self.images, self.labels))
+        counted = count_step(self.training_step, self.batch)
         weights, state = counted["gradient_bytes"], counted["optimizer_state_bytes"]
-        return least_bytes(weights, state, kept_bytes, bytes_of([self.images]))
+        return least_bytes(weights, state, kept_bytes, bytes_of(tensors_in(self.batch)[:1]))
 
 
 def least_bytes(weights: int, state: int, kept: int, images: int) -> int:

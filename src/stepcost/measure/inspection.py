@@ -19,7 +19,7 @@ from stepcost.measure import nvml
 from stepcost.measure.child import free_gpu_bytes
 from stepcost.step import bytes_of, logits_of
 from stepcost.tensors import count_parameters
-from stepcost.workload import Workload
+from stepcost.workload import ImageClassifier
 
 IMAGES_TRIED = 2
 """In training mode: batch norm cannot train over a single one."""
@@ -61,8 +61,8 @@ class Inspection:
 
     def model(self, name: str, num_classes: int, image_size: int) -> ModelInfo:
         """Build the model once and count it. Raises ``ValueError`` in one line where it cannot be built."""
-        workload = Workload(model=name, num_classes=num_classes, image_size=image_size)
-        model = self._built = workload.build(prebuilt=True)
+        workload = ImageClassifier(model=name, num_classes=num_classes, image_size=image_size, prebuilt=True)
+        model = self._built = workload.build()
         return ModelInfo(
             name=name,
             **count_parameters(model),
@@ -86,7 +86,7 @@ class Inspection:
             raise ValueError(f"model {name!r} has no trainable parameters: there is nothing to train")
         asked = f"{IMAGES_TRIED} images of {image_size}x{image_size}"
         try:
-            workload = Workload(model=name, num_classes=num_classes, image_size=image_size)
+            workload = ImageClassifier(model=name, num_classes=num_classes, image_size=image_size)
             images, _ = workload.batch(IMAGES_TRIED, device)
             output = model.to(device)(images)
         except (Exception, SystemExit) as error:

@@ -13,6 +13,7 @@ from stepcost.catalog.engines import ENGINES, Engine
 from stepcost.catalog.optimizers import build_optimizer, find_optimizer
 from stepcost.request import Request
 from stepcost.step import TrainingStep, logits_of
+from stepcost.workload import Workload, workload_of
 
 Launch = Callable[[], object]
 AUTOCAST = {"bf16": torch.bfloat16}
@@ -22,18 +23,30 @@ WARM_UP_RUNS = 3
 
 
 def build_step(
-    request: Request, model: nn.Module, *, learning_rate: float | None = None, scheduled: bool = False
+    request: Request,
+    model: nn.Module,
+    workload: Workload | None = None,
+    *,
+    learning_rate: float | None = None,
+    scheduled: bool = False,
 ) -> TrainingStep:
     """Build the step that the request's engine runs, on a model that is already on the device.
 
+    ``workload`` is what is trained; by default, what the request names.
     ``scheduled`` says that the rate will change between steps (``set_learning_rate``).
     """
     engine = ENGINES[request.engine]
     torch.backends.cudnn.benchmark = engine.autotuned
     if engine.channels_last:
         model.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(request, engine, model, learning_rate, scheduled)
-    return TrainingStep(model, optimizer, forward=_forward(model, engine))
+    workload = workload or workload_of(request)
+    make = workload.make_optimizer
+    optimizer = (
+        _optimizer(request, engine, model, learning_rate, scheduled)
+        if make is None
+        else make(model.parameters())
+    )
+    return TrainingStep(model, optimizer, workload.objective, forward=_forward(model, engine))
 
 
 def _optimizer(

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stepcost.step import logits_of
-from stepcost.workload import Workload
+from stepcost.workload import ImageClassifier
 
 RATE_RUNS = 10
 COPIED_BYTES = 1 << 30
@@ -46,7 +46,7 @@ class Limits:
         that needs real tensors raises what torch raises for it.
         """
         images = 2  # batch norm cannot train on one
-        workload = Workload(model=model, num_classes=num_classes, image_size=image_size)
+        workload = ImageClassifier(model=model, num_classes=num_classes, image_size=image_size)
         batch, _ = workload.batch(images, "meta")
         built = workload.build().to("meta").train()
         with FlopCounterMode(display=False) as counter:

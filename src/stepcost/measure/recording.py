@@ -14,7 +14,7 @@ import torch
 from stepcost.allocator.history import History, HistoryUnavailable
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
 from stepcost.reading import FORWARD
-from stepcost.step import TrainingStep
+from stepcost.step import TrainingStep, tensors_in
 
 MAX_EVENTS = 4_000_000
 """A step of ResNet-152 makes about 10,000; the allocator forgets the oldest beyond this."""
@@ -90,38 +90,38 @@ def _snapshot(
     return segments, trace
 
 
-def record_step(training_step: TrainingStep, images: torch.Tensor, labels: torch.Tensor) -> History:
-    """Take one training step on a GPU and return what the allocator did in it."""
+def record_step(training_step: TrainingStep, batch: Any, device: torch.device) -> History:
+    """Take one training step on a GPU, ``device``, and return what the allocator did in it."""
     gc.collect()
     training_step.optimizer.zero_grad(set_to_none=True)
-    torch.cuda.synchronize(images.device)
-    torch.cuda.reset_peak_memory_stats(images.device)
-    kinds = known_kinds(training_step, (images, labels))
-    before, kept = torch.cuda.memory_allocated(images.device), 0
-    recorder = Recorder(images.device)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    kinds = known_kinds(training_step, batch)
+    before, kept = torch.cuda.memory_allocated(device), 0
+    recorder = Recorder(device)
 
     def after(phase: str) -> None:
         nonlocal kept
         recorder.mark(phase)
         if phase == FORWARD:
-            kept = torch.cuda.memory_allocated(images.device) - before
+            kept = torch.cuda.memory_allocated(device) - before
 
     try:
-        training_step(images, labels, after)
+        training_step(batch, after)
     finally:
-        torch.cuda.synchronize(images.device)
+        torch.cuda.synchronize(device)
         history = recorder.stop()
     history.kinds.update(kinds)
-    history.kinds_after.update(known_kinds(training_step, (images, labels)))
+    history.kinds_after.update(known_kinds(training_step, batch))
     history.about.update(
-        peak_allocated_bytes=torch.cuda.max_memory_allocated(images.device),
-        peak_reserved_bytes=torch.cuda.max_memory_reserved(images.device),
+        peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
+        peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
         activation_bytes=kept,
     )
     return history
 
 
-def known_kinds(training_step: TrainingStep, batch: Iterable[torch.Tensor]) -> dict[int, str]:
+def known_kinds(training_step: TrainingStep, batch: Any) -> dict[int, str]:
     """Address of every tensor a training step keeps, to what it is."""
     kinds: dict[int, str] = {}
 
@@ -131,7 +131,7 @@ def known_kinds(training_step: TrainingStep, batch: Iterable[torch.Tensor]) -> d
                 kinds[tensor.untyped_storage().data_ptr()] = kind
 
     model, optimizer = training_step.model, training_step.optimizer
-    note(INPUT, batch)
+    note(INPUT, tensors_in(batch))
     note(STATE, (value for state in optimizer.state.values() for value in state.values()))
     note(GRADIENT, (parameter.grad for parameter in model.parameters()))
     note(BUFFER, model.buffers())

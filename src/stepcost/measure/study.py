@@ -192,7 +192,7 @@ class Study:
     def _train_on(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         labels = labels.long()
         images = self._normalised(images).contiguous(memory_format=self.memory_format)
-        loss, logits = self.step(images, labels)
+        loss, logits = self.step((images, labels))
         self.loss_sum += loss * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
 

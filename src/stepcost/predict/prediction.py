@@ -19,6 +19,7 @@ from stepcost.predict.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.units import gb, mb, range_mb
+from stepcost.workload import Workload
 
 NO_WORKSPACES = "cuDNN's workspaces are not in it"
 NO_CARD = "no card is named: what cuDNN, cuBLAS and the context take depends on it"
@@ -46,12 +47,19 @@ def predict(request: Request, card: Card | None = None, *, torch_version: str = 
 
 
 def predict_in_full(
-    request: Request, card: Card | None = None, *, torch_version: str = torch.__version__
+    request: Request,
+    card: Card | None = None,
+    *,
+    torch_version: str = torch.__version__,
+    workload: Workload | None = None,
 ) -> Prediction:
-    """Predict as ``predict`` does; return the reading with the activations by module and the workspaces."""
+    """Predict as ``predict`` does; return the reading with the activations by module and the workspaces.
+
+    ``workload`` is what is trained; by default, what the request names.
+    """
     started = time.perf_counter()
     workspaces = workspaces_on(card, version_of(torch_version))
-    traced = trace_run(request)
+    traced = trace_run(request, workload=workload)
     simulation = simulate(traced, workspaces, None if card is None else card.room_bytes)
     if simulation.peak is None:  # it ended early: ask for the rest too, to know what would be estimated
         for action, what, more in traced.events:
