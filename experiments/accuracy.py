@@ -21,12 +21,12 @@ from typing import Any
 
 from experiments.arguments import parser_of
 from stepcost.catalog.cards import CARDS, Card
-from stepcost.predict.prediction import predict
-from stepcost.predict.simulate import simulate
-from stepcost.predict.tape import WORKSPACE
-from stepcost.predict.torch_versions import installed_torch, version_of
-from stepcost.predict.trace import trace_run
-from stepcost.predict.workspaces import workspaces_on
+from stepcost.predicting.prediction import predict
+from stepcost.predicting.simulate import simulate
+from stepcost.predicting.tape import WORKSPACE
+from stepcost.predicting.torch_versions import installed_torch, version_of
+from stepcost.predicting.trace import trace_run
+from stepcost.predicting.workspaces import workspaces_on
 from stepcost.request import Request
 
 FIGURES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")

@@ -18,7 +18,7 @@ from experiments.arguments import CONFIGURATION, configuration, parser_of, whole
 from stepcost import jobs
 from stepcost.catalog.engines import ENGINES
 from stepcost.failures import MeasureError
-from stepcost.measure.process import Worker
+from stepcost.measuring.process import Worker
 from stepcost.report.rows import configuration as said_of
 from stepcost.report.tables import Table
 from stepcost.report.terminal import print_table

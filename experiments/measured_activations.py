@@ -17,9 +17,9 @@ import torch
 from experiments.arguments import CONFIGURATION, configuration, parser_of
 from stepcost.activations import ModuleActivations, as_rows, print_activations
 from stepcost.failures import MeasureError
-from stepcost.measure.activations import kept_by_module, record_by_module
-from stepcost.measure.configuration import WARM_UP_STEPS, Configuration
-from stepcost.measure.process import Worker
+from stepcost.measuring.activations import kept_by_module, record_by_module
+from stepcost.measuring.configuration import WARM_UP_STEPS, Configuration
+from stepcost.measuring.process import Worker
 
 
 class Activations(Configuration):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from stepcost.measure.configuration import Configuration
-from stepcost.measure.engine_step import EngineStep
+from stepcost.measuring.configuration import Configuration
+from stepcost.measuring.engine_step import EngineStep
 
 SLOWER = 0.05
 LARGER = 0.001

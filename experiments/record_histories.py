@@ -16,8 +16,8 @@ from experiments.arguments import CONFIGURATION, configuration, parser_of
 from stepcost.allocator.history import History, save
 from stepcost.catalog.optimizers import build_optimizer
 from stepcost.failures import MeasureError
-from stepcost.measure.process import Worker
-from stepcost.measure.recording import Recorder, known_kinds
+from stepcost.measuring.process import Worker
+from stepcost.measuring.recording import Recorder, known_kinds
 from stepcost.reading import PHASES
 from stepcost.request import Request
 from stepcost.step import TrainingStep, classify

@@ -20,8 +20,8 @@ from stepcost.activations import (
 )
 from stepcost.allocator.history import History, HistoryUnavailable
 from stepcost.catalog.cards import CARDS
-from stepcost.measure import activations as measured
-from stepcost.predict.prediction import predict_in_full
+from stepcost.measuring import activations as measured
+from stepcost.predicting.prediction import predict_in_full
 from stepcost.request import Request
 from tests.command import predict
 

@@ -13,12 +13,12 @@ MAY_IMPORT = {  # room, or a module at the top that stands above the rooms; the 
     "catalog": {"catalog"},
     "ground": {"ground", "catalog"},
     "allocator": {"allocator", "ground", "catalog"},
-    "measure": {"measure", "allocator", "ground", "catalog"},
-    "predict": {"predict", "allocator", "ground", "catalog"},
+    "measuring": {"measuring", "allocator", "ground", "catalog"},
+    "predicting": {"predicting", "allocator", "ground", "catalog"},
     "report": {"report", "ground", "catalog"},
-    "session": {"measure", "ground", "catalog"},
+    "session": {"measuring", "ground", "catalog"},
     "about": {"session", "ground"},
-    "cli": {"cli", "predict", "report", "ground", "catalog"},
+    "cli": {"cli", "predicting", "report", "ground", "catalog"},
 }
 
 
@@ -42,7 +42,7 @@ def files(*folders):
 
 
 def room_of(name):
-    """The room of a module of the library, such as ``measure`` for ``stepcost.measure.nvml``."""
+    """The room of a module of the library, such as ``measuring`` for ``stepcost.measuring.nvml``."""
     first = name.split(".")[1] if "." in name else ""
     return {"__main__": "cli"}.get(first, first if first in MAY_IMPORT else "ground")
 
@@ -57,8 +57,8 @@ def test_names_taken_from_a_package_are_seen(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     (tmp_path / "src" / "stepcost" / "report").mkdir(parents=True)
     path = tmp_path / "src" / "stepcost" / "report" / "some.py"
-    path.write_text("from stepcost import predict\nfrom ..measure import nvml\n")
-    assert {"stepcost.predict", "stepcost.measure.nvml"} <= set(imported_by(path))
+    path.write_text("from stepcost import predicting\nfrom ..measuring import nvml\n")
+    assert {"stepcost.predicting", "stepcost.measuring.nvml"} <= set(imported_by(path))
 
 
 @pytest.mark.parametrize("path", files("src/stepcost"))
@@ -93,7 +93,7 @@ def test_fixtures_are_a_shell(path):
     """Fixtures import no torch, and reach children through the session alone."""
     names = set(imported_by(path))
     assert not {name.split(".")[0] for name in names} & {"torch", "torchvision"}
-    assert not [name for name in names if name.startswith(("stepcost.measure", "stepcost.predict"))]
+    assert not [name for name in names if name.startswith(("stepcost.measuring", "stepcost.predicting"))]
 
 
 def test_conftest_names_modules_and_nothing_else():
@@ -114,5 +114,5 @@ def test_shell_imports_no_torch():
 
 def test_server_never_touches_cuda():
     """What the fork server preloads leaves CUDA uninitialised, or no child could use it."""
-    code = "import stepcost.measure.preload, torch, sys; sys.exit(torch.cuda.is_initialized())"
+    code = "import stepcost.measuring.preload, torch, sys; sys.exit(torch.cuda.is_initialized())"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -84,7 +84,7 @@ def test_the_end_of_the_search_keeps_the_prediction(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where more images fit than the search looks at, it says at least how many, and all else too."""
-    monkeypatch.setattr("stepcost.predict.largest.MOST", 128)
+    monkeypatch.setattr("stepcost.predicting.largest.MOST", 128)
     assert predict(["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--largest-batch"]) == 0
     out, err = capsys.readouterr()
     assert "at least 128, where the search ends" in out

@@ -110,8 +110,8 @@ def _predict(options: argparse.Namespace) -> int:
             _value(options, "optimizers"), _value(options, "batch_sizes")
         )
     ]
-    from stepcost.predict.answer import answer, print_answer  # noqa: PLC0415 (torch: --help does without)
-    from stepcost.predict.torch_versions import installed_torch  # noqa: PLC0415
+    from stepcost.predicting.answer import answer, print_answer  # noqa: PLC0415 (torch: --help does without)
+    from stepcost.predicting.torch_versions import installed_torch  # noqa: PLC0415
 
     found = [
         answer(
@@ -208,13 +208,13 @@ def _add_record(commands: Any) -> None:
 
 
 def _record(options: argparse.Namespace) -> int:
-    from stepcost.predict.record import convolutions_named, record_table  # noqa: PLC0415 (imports torch)
+    from stepcost.predicting.record import convolutions_named, record_table  # noqa: PLC0415 (imports torch)
 
     found = convolutions_named(options.rows, options.keys)
     if options.list:
         sys.stdout.writelines(f"{one.key}\n" for one in found)
         return 0
-    from stepcost.predict.workspaces import TABLES  # noqa: PLC0415 (see above)
+    from stepcost.predicting.workspaces import TABLES  # noqa: PLC0415 (see above)
 
     asked = {"limit_s": options.limit_s, "fallbacks": options.fallbacks, "folder": options.out or TABLES}
     print(record_table(found, _value(options, "batch_sizes"), **asked))

@@ -14,10 +14,10 @@ from stepcost.catalog.models import STAND_IN
 from stepcost.catalog.own import is_own
 from stepcost.failures import ChildFailed, MeasureError
 from stepcost.machine import Machine, ModelInfo
-from stepcost.measure.instrument import Instrument
-from stepcost.measure.measurements import Measurements, TimeRounds, least_s
-from stepcost.measure.process import Progress, Worker, warm_up_server
-from stepcost.measure.training_runs import TrainingRuns
+from stepcost.measuring.instrument import Instrument
+from stepcost.measuring.measurements import Measurements, TimeRounds, least_s
+from stepcost.measuring.process import Progress, Worker, warm_up_server
+from stepcost.measuring.training_runs import TrainingRuns
 from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.search import PredictedLargest, Search, Trial, find_largest, guess_from_tensors

@@ -6,7 +6,7 @@ import torch
 from stepcost.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
 from stepcost.catalog.models import STAND_IN, build_model
 from stepcost.catalog.optimizers import OPTIMIZERS
-from stepcost.measure import launch
+from stepcost.measuring import launch
 from stepcost.request import Request
 
 PROMISES = {

@@ -8,7 +8,7 @@ import pytest
 from experiments.accuracy import FIGURES, compare, compare_without, main, readings_of, summary
 from stepcost.catalog.cards import CARDS
 
-READINGS = Path(__file__).parents[1] / "predict" / "readings-h100-80gb.jsonl.gz"
+READINGS = Path(__file__).parents[1] / "predicting" / "readings-h100-80gb.jsonl.gz"
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 FEW = ("resnet18", "vgg16", "alexnet", "mobilenet_v2", "swin_t", "regnet_y_400mf", "shufflenet_v2_x1_0")
 

@@ -13,9 +13,9 @@ from experiments import planted_runs, planted_steps
 from experiments.planted_runs import PLANTS, in_turn, run_suite
 from experiments.planted_steps import Fat, Slow, SlowEngine
 from stepcost import jobs
-from stepcost.measure.child import STARTED
-from stepcost.measure.configuration import Configuration
-from stepcost.measure.process import Worker
+from stepcost.measuring.child import STARTED
+from stepcost.measuring.configuration import Configuration
+from stepcost.measuring.process import Worker
 from stepcost.request import Request
 
 SMALL = Request(model="small-cnn", optimizer="sgd", batch_size=2, device="cpu")

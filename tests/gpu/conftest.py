@@ -12,8 +12,8 @@ import pytest
 
 from stepcost import jobs
 from stepcost.machine import Machine
-from stepcost.measure.measurements import Measurements
-from stepcost.measure.process import Worker
+from stepcost.measuring.measurements import Measurements
+from stepcost.measuring.process import Worker
 from stepcost.reading import Reading
 from stepcost.request import Request
 

@@ -14,9 +14,9 @@ import pynvml
 import torch
 from torch import nn
 
-from stepcost.measure.configuration import Configuration
-from stepcost.measure.engine_step import EngineStep
-from stepcost.measure.profiling import profiled
+from stepcost.measuring.configuration import Configuration
+from stepcost.measuring.engine_step import EngineStep
+from stepcost.measuring.profiling import profiled
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 

@@ -3,7 +3,7 @@
 import pytest
 
 from stepcost import jobs
-from stepcost.measure.energy import FIELDS
+from stepcost.measuring.energy import FIELDS
 
 pytestmark = pytest.mark.gpu
 

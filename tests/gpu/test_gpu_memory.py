@@ -9,8 +9,8 @@ import pytest
 
 from stepcost import jobs
 from stepcost.catalog.cards import CARDS
-from stepcost.predict.torch_versions import version_of
-from stepcost.predict.validation import VALIDATED_CUDNN, is_validated
+from stepcost.predicting.torch_versions import version_of
+from stepcost.predicting.validation import VALIDATED_CUDNN, is_validated
 
 pytestmark = pytest.mark.gpu
 

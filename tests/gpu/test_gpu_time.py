@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from stepcost.catalog.datasets import load_dataset
-from stepcost.measure.instrument import Instrument
-from stepcost.measure.training_runs import TrainingRuns
+from stepcost.measuring.instrument import Instrument
+from stepcost.measuring.training_runs import TrainingRuns
 from stepcost.settings import FLAGS, settings_of
 
 pytestmark = pytest.mark.gpu

@@ -14,7 +14,7 @@ import pytest
 
 from stepcost import jobs
 from stepcost.failures import ChildHung
-from stepcost.measure.process import Worker
+from stepcost.measuring.process import Worker
 from stepcost.session import Session
 from stepcost.settings import FLAGS, settings_of
 from tests.command import stepcost

@@ -16,7 +16,7 @@ DECLARED = (
     '    warmth_j: float | None = stored("energy that the room gains in a step")\n',
 )
 FILLED = (
-    "src/stepcost/predict/prediction.py",
+    "src/stepcost/predicting/prediction.py",
     "        leaked_bytes=simulation.leaked_bytes,",
     '        warmth_j=float(__import__("os").environ["WARMTH"]),\n',
 )

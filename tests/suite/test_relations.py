@@ -14,7 +14,7 @@ from stepcost.catalog import optimizers as catalog
 from stepcost.catalog.cards import CARDS
 from stepcost.catalog.models import OWN_MODELS
 from stepcost.catalog.optimizers import OPTIMIZERS
-from stepcost.predict import predict
+from stepcost.predicting import predict
 from stepcost.request import Request
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -2,7 +2,7 @@
 
 The rules are those of ``c10/cuda/CUDACachingAllocator.cpp`` with its default settings and one
 stream. Given the same requests in the same order it makes the same segments and the same
-splits; ``tests/predict`` compares it with histories recorded on GPUs.
+splits; ``tests/predicting`` compares it with histories recorded on GPUs.
 """
 
 from __future__ import annotations

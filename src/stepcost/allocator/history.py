@@ -1,6 +1,6 @@
 """What a GPU's caching allocator did in a training step, event by event, and what its peak was made of.
 
-A history is recorded on a GPU (``stepcost.measure.recording``) and replayed anywhere.
+A history is recorded on a GPU (``stepcost.measuring.recording``) and replayed anywhere.
 """
 
 from __future__ import annotations

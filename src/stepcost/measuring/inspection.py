@@ -1,0 +1,157 @@
+"""What a session is about, found out once in a child: device, versions, model and data set."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from stepcost.catalog.datasets import Dataset, load_dataset
+from stepcost.catalog.models import parameters_by_closed_form
+from stepcost.catalog.optimizers import build_optimizer
+from stepcost.failures import classify
+from stepcost.machine import Machine, ModelInfo
+from stepcost.measuring import nvml
+from stepcost.measuring.child import free_gpu_bytes
+from stepcost.step import bytes_of, logits_of
+from stepcost.tensors import count_parameters
+from stepcost.workload import ImageClassifier
+
+IMAGES_TRIED = 2
+"""In training mode: batch norm cannot train over a single one."""
+
+
+class Inspection:
+    """Looks at the machine and at what was asked for; each method may be called once or not at all."""
+
+    def __init__(self) -> None:
+        self._built: nn.Module | None = None
+
+    def machine(self, device: str) -> Machine:
+        """Identify the device: ``auto`` takes a GPU where there is one.
+
+        Raises ``ValueError`` in one line for a device that does not exist here.
+        """
+        versions: dict[str, Any] = {
+            # As plain text: torch's own class of it would have the parent import torch to read it.
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+            "cuda": torch.version.cuda,
+            "cudnn": _cudnn_version(),
+        }
+        if device == "cpu":
+            return Machine(device="cpu", why_no_gpu="--device cpu was given", **versions)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            why = _why_no_gpu(str(said[0].message).splitlines()[0] if said else None)
+            if device == "auto":
+                return Machine(device="cpu", why_no_gpu=why, **versions)
+            raise ValueError(f"--device {device}: {why}; --device cpu predicts memory without a GPU")
+        index = 0 if device in ("auto", "cuda") else int(device.removeprefix("cuda:"))
+        if index >= count:
+            has = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count))
+            raise ValueError(f"--device {device}: no such GPU; this machine has {has}")
+        return _gpu_machine(index, versions)
+
+    def model(self, name: str, num_classes: int, image_size: int) -> ModelInfo:
+        """Build the model once and count it. Raises ``ValueError`` in one line where it cannot be built."""
+        workload = ImageClassifier(model=name, num_classes=num_classes, image_size=image_size, prebuilt=True)
+        model = self._built = workload.build()
+        return ModelInfo(
+            name=name,
+            **count_parameters(model),
+            parameters_closed_form=parameters_by_closed_form(name, num_classes=num_classes),
+            buffers=sum(b.numel() for b in model.buffers()),
+            buffer_bytes=bytes_of(model.buffers()),
+            parameter_shapes=tuple(tuple(p.shape) for p in model.parameters()),
+        )
+
+    def try_model(self, name: str, num_classes: int, image_size: int, device: str) -> None:
+        """Try the model just built on two images. Raises ``ValueError`` where it cannot be trained.
+
+        For models of the user's own: with resnet152 even the meta device takes 0.35 s, which each session
+        would pay. It runs where the session measures, since such a model may have kernels for a GPU only.
+        Running out of memory is left to the rows: there it is an answer.
+        """
+        model = self._built
+        if model is None:
+            raise ValueError("try_model follows model")
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ValueError(f"model {name!r} has no trainable parameters: there is nothing to train")
+        asked = f"{IMAGES_TRIED} images of {image_size}x{image_size}"
+        try:
+            workload = ImageClassifier(model=name, num_classes=num_classes, image_size=image_size)
+            images, _ = workload.batch(IMAGES_TRIED, device)
+            output = model.to(device)(images)
+        except (Exception, SystemExit) as error:
+            failure = classify(error, "forward", free_gpu_bytes())
+            if failure.kind == "out of memory":
+                return
+            raise ValueError(f"model {name!r} cannot take {asked}: {failure.message}") from error
+        wanted = f"it takes logits of shape ({IMAGES_TRIED}, {num_classes})"
+        logits = logits_of(output) if hasattr(output, "logits") else output
+        if not isinstance(logits, torch.Tensor):
+            raise ValueError(f"model {name!r} gives a {type(logits).__name__} for {asked}; {wanted}")
+        if logits.shape != (IMAGES_TRIED, num_classes) or not logits.is_floating_point():
+            kind = f"{str(logits.dtype).removeprefix('torch.')} of shape {tuple(logits.shape)}"
+            raise ValueError(f"model {name!r} gives {kind} for {asked}; {wanted}, one for each class")
+        if not logits.requires_grad:
+            raise ValueError(f"model {name!r} gives logits that no trainable parameter takes part in")
+
+    def learning_rate_of(self, optimizer: str) -> float:
+        """Return the rate at which an optimizer trains by default. Raises ``ValueError`` without one."""
+        try:
+            made = build_optimizer(optimizer, [nn.Parameter(torch.zeros(1))])
+            return float(made.param_groups[0]["lr"])
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"optimizer {optimizer!r} has no default for its lr: {error}") from error
+
+    def free_bytes(self, device: str) -> int:
+        """Free memory of the GPU as this fresh process sees it (``cudaMemGetInfo``)."""
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+
+    def dataset(self, name: str, data_dir: str, download: bool) -> Dataset:
+        """Load a data set that takes torch to load. Raises ``ValueError`` in one line where it cannot."""
+        return load_dataset(name, Path(data_dir), download=download)
+
+
+def _gpu_machine(index: int, versions: dict[str, Any]) -> Machine:
+    properties = torch.cuda.get_device_properties(index)
+    gpu, why_not = nvml.open_gpu(str(properties.uuid))
+    memory = gpu.memory() if gpu else None
+    return Machine(
+        device=f"cuda:{index}",
+        why_no_gpu=None,
+        gpu=properties.name,
+        compute_capability=f"{properties.major}.{properties.minor}",
+        gpu_total_bytes=properties.total_memory,
+        gpu_nvml_total_bytes=memory["total_bytes"] if memory else None,
+        gpu_nvml_reserved_bytes=memory["reserved_bytes"] if memory else None,
+        driver=gpu.driver() if gpu else None,
+        clocks=gpu.clocks() if gpu else None,
+        neighbours=tuple(gpu.neighbours()) if gpu else (),
+        notes=(f"{why_not}: totals, process and context bytes cannot be read",) if why_not else (),
+        **versions,
+    )
+
+
+def _why_no_gpu(warning: str | None) -> str:
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    return f"torch finds no GPU ({warning})" if warning else "torch finds no GPU"
+
+
+def _cudnn_version() -> str | None:
+    """CuDNN's version as text; torch gives it as one number, 91900 for 9.19.0 (8902 for 8.9.2)."""
+    number = torch.backends.cudnn.version() if torch.version.cuda else None
+    if number is None:
+        return None
+    major = 10_000 if number >= 90_000 else 1_000
+    return f"{number // major}.{number % major // 100}.{number % 100}"

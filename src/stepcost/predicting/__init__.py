@@ -1,0 +1,5 @@
+"""Predict a reading without a GPU: ``predict(request, card)``."""
+
+from stepcost.predicting.prediction import predict
+
+__all__ = ["predict"]

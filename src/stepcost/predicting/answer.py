@@ -1,0 +1,185 @@
+"""What ``predict`` answers: one object for programs, and the same in words and tables for people."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stepcost.activations import ModuleActivations, as_rows, print_activations
+from stepcost.catalog.cards import Card
+from stepcost.predicting.largest import largest_batch
+from stepcost.predicting.prediction import predict_in_full
+from stepcost.predicting.torch_versions import version_of
+from stepcost.predicting.validation import (
+    changes_since,
+    expected_error,
+    is_validated,
+    validated_with,
+    validation_line,
+)
+from stepcost.reading import Reading
+from stepcost.request import Request
+from stepcost.search import PredictedLargest
+from stepcost.units import BYTES_NOTE, mb_number
+
+PEAKS = ("peak_allocated", "peak_reserved", "process")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A prediction, ready to be printed."""
+
+    fields: dict[str, Any]
+    """Of the one object that ``--json`` prints, under the stored names."""
+    first_line: str
+    """What predictions were compared with."""
+    reading: Reading
+    card: Card | None
+    kept: list[ModuleActivations] | None
+    """By module what forward keeps for backward, where that was asked for."""
+    largest: PredictedLargest | None
+    """Where it was asked for."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 where it fits or no card was named, 1 where it does not fit or that cannot be said."""
+        return 0 if self.card is None or self.reading.fits else 1
+
+
+def answer(
+    request: Request, card: Card | None, *, torch_version: str, activations: bool, largest: bool
+) -> Answer:
+    """Predict ``request`` on ``card``, and its activations by module and the largest batch if asked for.
+
+    Whatever the model prints goes to standard error. Raises ``ValueError`` with one line for a wrong request.
+    """
+    if largest and card is None:
+        raise ValueError("--largest-batch needs --gpu: the largest batch of which card?")
+    started = time.perf_counter()
+    version = version_of(torch_version)
+    with _prints_to_stderr():
+        prediction = predict_in_full(request, card, torch_version=torch_version)
+        found = largest_batch(request, card, torch_version=torch_version) if largest and card else None
+    reading = prediction.reading
+    fields = asdict(request) | asdict(reading) | {"tensor_bytes": reading.tensor_bytes}
+    del fields["device"]  # nothing ran anywhere
+    fields |= {
+        "gpu": card.gpu if card else None,
+        "torch": torch_version,
+        "validated": is_validated(card, version),
+        "validated_with": validated_with(),
+        "changed_since_validated": changes_since(card, version),
+        "expected_error": expected_error(prediction.workspaces, card, version),
+    }
+    kept = prediction.kept if activations and reading.fits is not False else None
+    if activations:
+        fields["activations_by_module"] = None if kept is None else as_rows(kept)
+    if found is not None:
+        fields |= asdict(found)
+    fields["seconds"] = time.perf_counter() - started
+    return Answer(
+        fields=fields,
+        first_line=validation_line(card, version),
+        reading=reading,
+        card=card,
+        kept=kept,
+        largest=found,
+    )
+
+
+@contextlib.contextmanager
+def _prints_to_stderr() -> Iterator[None]:
+    """Send what is printed inside to standard error, also where it is not Python that prints."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def print_answer(found: Answer) -> None:
+    """Print what the prediction rests on, whether it fits, the largest batch, and where the bytes are."""
+    from rich.console import Console  # noqa: PLC0415 (only for people)
+
+    print(found.first_line)
+    if found.card is not None:
+        print(_fits_line(found.reading))
+    if found.largest is not None:
+        print(_largest_line(found.largest))
+    Console().print(_table(found))
+    errors = found.fields["expected_error"]
+    for name, (low, high) in (errors or {}).items():
+        if found.fields[name] is not None:
+            figure = name.removesuffix("_bytes").replace("_", " ")
+            print(f"Error to expect of {figure}: {100 * low:+.2f} % to {100 * high:+.2f} %")
+    if errors is None:
+        print("Error to expect: unknown, too few runs were compared on this card with this torch")
+    if found.kept is not None:
+        print_activations(found.kept, "predicted")
+
+
+def _fits_line(reading: Reading) -> str:
+    if reading.fits:
+        return "It fits."
+    if reading.fits is False:
+        return f"It does not fit: {reading.reason}."
+    return f"It cannot be said whether it fits: {reading.unread['fits']}."
+
+
+def _largest_line(largest: PredictedLargest) -> str:
+    at_least, at_most = largest.largest_batch_at_least, largest.largest_batch_at_most
+    if largest.largest_batch is not None:
+        if largest.largest_batch_rests_on:
+            return f"Largest batch, estimated: {largest.largest_batch:,} ({largest.largest_batch_rests_on})."
+        return f"Largest batch that fits: {largest.largest_batch:,}."
+    if at_least is not None:
+        return f"Largest batch that fits: at least {at_least:,}, where the search ends."
+    if largest.largest_batch_likely is None:
+        return "Largest batch that fits: none, not even one image."
+    low, *high = largest.largest_batch_likely
+    most = "no bound was found" if at_most is None else f"at most {at_most:,}"
+    likely = f"{low:,} to {high[0]:,}" if high else f"{low:,} or more, where the search ends"
+    return (
+        f"Largest batch: {most}; likely {likely}, if the context is as on other cards and cuDNN makes do "
+        "with the room that is left."
+    )
+
+
+def _table(found: Answer) -> Any:
+    """Return the ledger and the peaks as a table."""
+    from rich.table import Table  # noqa: PLC0415 (only for people)
+
+    fields, reading = found.fields, found.reading
+    where = f"on {found.card.gpu}" if found.card else "on no card in particular"
+    table = Table(
+        title=f"{fields['model']}, {fields['optimizer']}, batch {fields['batch_size']}, "
+        f"{fields['image_size']}x{fields['image_size']}, {where}",
+        caption=f"predicted in {fields['seconds']:.1f} s; in {BYTES_NOTE}",
+    )
+    table.add_column("memory at the peak")
+    table.add_column("MB", justify="right")
+    table.add_column("note")
+
+    def row(name: str, *notes: str | None) -> None:
+        size = fields[f"{name}_bytes"] if name in PEAKS else fields["ledger"][f"{name}_bytes"]
+        known = "unknown" if size is None else mb_number(size)
+        why = reading.unread.get(f"{name}_bytes")
+        table.add_row(name.replace("_", " "), known, "; ".join(filter(None, (*notes, why))))
+
+    if reading.ledger is not None:
+        for name in fields["ledger"]:
+            row(name.removesuffix("_bytes"))
+        table.add_section()
+    row("peak_allocated", f"in {reading.peak_moment}" if reading.peak_moment else None)
+    row("peak_reserved")
+    row("process")
+    return table

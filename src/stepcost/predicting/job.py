@@ -1,0 +1,28 @@
+"""The job of the child that predicts: one call, one reading."""
+
+from __future__ import annotations
+
+from stepcost.catalog.cards import CARDS
+from stepcost.predicting import predict
+from stepcost.predicting.largest import largest_batch
+from stepcost.predicting.torch_versions import installed_torch, version_of
+from stepcost.predicting.validation import validation_line
+from stepcost.reading import Reading
+from stepcost.request import Request
+from stepcost.search import PredictedLargest
+
+
+class Prediction:
+    """Predicts readings, one after another; nothing is kept between them."""
+
+    def predict(self, request: Request, card: str) -> Reading:
+        """Predict the memory of one training configuration on a card of the catalog, in bytes."""
+        return predict(request, CARDS[card])
+
+    def validation(self, card: str) -> str:
+        """Say in one line what predictions for a card were compared with, with the torch installed here."""
+        return validation_line(CARDS[card], version_of(installed_torch()))
+
+    def largest_batch(self, request: Request, card: str) -> PredictedLargest:
+        """Predict the largest batch that a card would train, or its bounds."""
+        return largest_batch(request, CARDS[card])

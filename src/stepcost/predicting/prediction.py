@@ -1,0 +1,168 @@
+"""The reading of a training configuration, without a GPU."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stepcost.activations import ModuleActivations, alike_together, by_module
+from stepcost.catalog.cards import NOT_MEASURED, Card
+from stepcost.predicting import tape, trace
+from stepcost.predicting.simulate import Simulation, simulate
+from stepcost.predicting.torch_versions import version_of
+from stepcost.predicting.trace import Trace, trace_run
+from stepcost.predicting.validation import most_too_low
+from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
+from stepcost.reading import Reading
+from stepcost.request import Request
+from stepcost.units import gb, mb, range_mb
+from stepcost.workload import Workload
+
+NO_WORKSPACES = "cuDNN's workspaces are not in it"
+NO_CARD = "no card is named: what cuDNN, cuBLAS and the context take depends on it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A predicted reading with what it came from."""
+
+    reading: Reading
+    kept: list[ModuleActivations]
+    """By module what forward keeps for backward; empty where it does not fit."""
+    workspaces: Workspaces
+    """As they were asked for, so that they say what of them had to be estimated."""
+
+
+def predict(request: Request, card: Card | None = None, *, torch_version: str = torch.__version__) -> Reading:
+    """Predict the memory of one training configuration, in bytes; needs no GPU and starts none.
+
+    ``card`` says where it would run; without one the peaks have no workspaces in them and the
+    process is not predicted. ``torch_version`` is the torch it would run with. Raises
+    ``ValueError`` with one line for what cannot be built or traced.
+    """
+    return predict_in_full(request, card, torch_version=torch_version).reading
+
+
+def predict_in_full(
+    request: Request,
+    card: Card | None = None,
+    *,
+    torch_version: str = torch.__version__,
+    workload: Workload | None = None,
+) -> Prediction:
+    """Predict as ``predict`` does; return the reading with the activations by module and the workspaces.
+
+    ``workload`` is what is trained; by default, what the request names.
+    """
+    started = time.perf_counter()
+    workspaces = workspaces_on(card, version_of(torch_version))
+    traced = trace_run(request, workload=workload)
+    simulation = simulate(traced, workspaces, None if card is None else card.room_bytes)
+    if simulation.peak is None:  # it ended early: ask for the rest too, to know what would be estimated
+        for action, what, more in traced.events:
+            if action == tape.WORKSPACE:
+                workspaces.of(what, *more)
+    too_low = most_too_low(workspaces, card, version_of(torch_version))
+    fits, reason = _fits(traced, simulation, workspaces, card, too_low)
+    reading = _reading(traced, simulation, workspaces, card, fits=fits, reason=reason, started=started)
+    return Prediction(
+        reading=reading, kept=by_module(simulation.kept if fits is not False else []), workspaces=workspaces
+    )
+
+
+def _fits(
+    traced: Trace, simulation: Simulation, workspaces: Workspaces, card: Card | None, too_low: float
+) -> tuple[bool | None, str | None]:
+    """Return whether it fits, and the reason where it does not or where that cannot be said.
+
+    ``too_low`` is the share by which such predictions may be too low: where what is missing would not fit on
+    top, nothing is said to fit.
+    """
+    if simulation.peak is None:
+        return False, simulation.out_of_memory_in
+    if card is None:
+        return None, NO_CARD
+    if workspaces.estimated is not Estimated.NOT_AT_ALL:
+        # Given the room that is left in the worst case that is likely; of a measured card there is one case.
+        worst = card.likely_room_bytes[0]
+        reserved = simulation.allocator.peak_reserved_bytes
+        if too_low and reserved > (1 - too_low) * worst:
+            estimated = workspaces.why_estimated or "no run was compared with this card and torch"
+            return None, (
+                f"{gb(reserved, 2)} of {gb(worst, 2)} would be reserved, but {estimated}, and "
+                f"such predictions were up to {100 * too_low:.0f} % too low"
+            )
+        if worst == card.room_bytes or simulate(traced, workspaces, worst).peak is not None:
+            return True, None
+    unknown = [
+        f"{name} ({NOT_MEASURED}; likely {range_mb(low, high)})"
+        for name, (low, high) in (
+            ("the CUDA context", card.context_range_bytes),
+            ("what the driver keeps", card.driver_range_bytes),
+        )
+        if low != high
+    ]
+    if workspaces.estimated is Estimated.NOT_AT_ALL:
+        unknown.append(f"cuDNN's workspaces ({workspaces.why_estimated})")
+    peak, total = simulation.peak.allocated_bytes, card.total_bytes
+    *most, last = unknown
+    listed = " and ".join(filter(None, (", ".join(most), last)))
+    return None, f"at least {mb(peak, 0)} of {mb(total, 0)} are allocated, without {listed}"
+
+
+def _reading(
+    traced: Trace,
+    simulation: Simulation,
+    workspaces: Workspaces,
+    card: Card | None,
+    *,
+    fits: bool | None,
+    reason: str | None,
+    started: float,
+) -> Reading:
+    unread: dict[str, str] = {} if fits is not None or reason is None else {"fits": reason}
+    likely = None
+    if card is None:
+        unread |= dict.fromkeys(("process_bytes", "context_bytes", "workspace_bytes"), NO_CARD)
+    elif card.context_bytes is None:
+        likely = card.context_range_bytes
+        unread["context_bytes"] = f"{NOT_MEASURED}; likely {range_mb(*likely)}"
+        unread["process_bytes"] = f"reserved and the context, which is {unread['context_bytes']}"
+    if card is not None and workspaces.why_estimated is not None:
+        unread["workspace_bytes"] = workspaces.why_estimated
+    if card is None or workspaces.estimated is Estimated.NOT_AT_ALL:
+        unread["peak_allocated_bytes"] = f"at least this: {NO_WORKSPACES}"
+        unread["peak_reserved_bytes"] = NO_WORKSPACES
+    known: dict[str, Any] = {
+        "source": "predicted",
+        "fits": fits,
+        "reason": reason if fits is False else None,
+        **traced.counted,
+        "context_likely_bytes": likely,
+        "steps_before_reading": trace.STEPS - 1,
+        "seconds": time.perf_counter() - started,
+        "unread": unread,
+    }
+    if simulation.peak is None:
+        return Reading(**known)
+    peaks = simulation.phase_peak_bytes
+    reserved = simulation.allocator.peak_reserved_bytes
+    context = workspaces.context_bytes
+    return Reading(
+        **known,
+        activation_bytes=simulation.kept_bytes,
+        kept_by_modules=alike_together(by_module(simulation.kept)),
+        first_step_peak_allocated_bytes=simulation.first_step_peak_bytes,
+        peak_allocated_bytes=simulation.peak.allocated_bytes,
+        peak_reserved_bytes=reserved,
+        peak_moment=max(peaks, key=lambda phase: peaks[phase]),
+        phase_peak_bytes=peaks,
+        leaked_bytes=simulation.leaked_bytes,
+        process_bytes=None if context is None else reserved + context,
+        process_bytes_from="prediction",
+        context_bytes=context,
+        ledger=simulation.peak.ledger,
+    )

@@ -1,0 +1,167 @@
+"""A traced run through the simulated allocator of one card: peaks, the ledger, and what ran out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepcost.activations import LOSS, Owner
+from stepcost.allocator.caching import Block, CachingAllocator, OutOfMemory
+from stepcost.ledger import ALWAYS, Allocation, Peak, ledger_at_peak
+from stepcost.predicting import tape, trace
+from stepcost.predicting.reduction import Reduction
+from stepcost.predicting.trace import Trace
+from stepcost.predicting.workspaces import Workspaces
+from stepcost.reading import BACKWARD, FORWARD, PHASES
+
+
+@dataclass(kw_only=True)
+class Simulation:
+    """What a run did to the allocator of one card; sizes in bytes."""
+
+    allocator: CachingAllocator
+    out_of_memory_in: str | None = None
+    """Where it ran out of memory, and of what; ``None`` where it fits."""
+    first_step_peak_bytes: int = 0
+    phase_peak_bytes: dict[str, int] = field(default_factory=dict)
+    """Of the last step."""
+    leaked_bytes: int = 0
+    """Allocated after the last step less after the one before."""
+    kept_bytes: int = 0
+    """What the last step's forward phase left allocated."""
+    kept: list[tuple[Owner, int]] = field(default_factory=list)
+    """What it left allocated, storage by storage, with the module in whose forward each was made."""
+    peak: Peak | None = None
+    requests: list[tuple[str, int]] = field(default_factory=list)
+    """Everything asked of the allocator in order: ``alloc`` or ``free``, and the bytes requested."""
+
+
+class _Run:
+    """One pass over a trace's events."""
+
+    def __init__(self, traced: Trace, workspaces: Workspaces, capacity_bytes: int | None) -> None:
+        self.allocator = CachingAllocator(capacity_bytes)
+        self.result = Simulation(allocator=self.allocator)
+        self._kinds = traced.kinds
+        self._owners = traced.owners
+        self._workspaces = workspaces
+        self._blocks: dict[Any, tuple[Block, int]] = {}
+        # The allocations of the step under way, so that the last one can be explained.
+        self._alive: dict[Any, Allocation] = {}
+        self._done: list[Allocation] = []
+        self._now = self._forward_end = self._at_start = self._between_steps = 0
+        self.phase = "model to the device"
+
+    def allocate(self, key: Any, size_bytes: int) -> None:
+        block = self.allocator.allocate(size_bytes)
+        self._blocks[key] = block, size_bytes
+        self.result.requests.append(("alloc", size_bytes))
+        self._alive[key] = Allocation(block.bytes, self._now, self._kinds.get(key))
+        self._now += 1
+
+    def free(self, key: Any) -> None:
+        block, size_bytes = self._blocks.pop(key)
+        self.allocator.free(block)
+        self.result.requests.append(("free", size_bytes))
+        allocation = self._alive.pop(key)
+        allocation.died = self._now
+        self._done.append(allocation)
+        self._now += 1
+
+    def scratch(self, sizes: list[int]) -> None:
+        """Take a workspace and give it back; cuDNN tries the next smaller one where there is no room."""
+        for size in sizes:
+            if not size:
+                return
+            try:
+                self.allocate("workspace", size)
+            except OutOfMemory:
+                continue
+            self.free("workspace")
+            return
+        # No recorded plan fits. cuDNN has plans that need next to nothing, so the step goes on.
+
+    def gemm(self, phase: str, with_bias: bool) -> None:
+        """Take cuBLAS's workspaces: kept by each thread's handle, or only as long as the operation."""
+        in_backward = phase == BACKWARD  # autograd runs backward in a thread, so with a handle, of its own
+        sizes = {("cublas", in_backward): self._workspaces.cublas_bytes}
+        if with_bias:
+            sizes["cublaslt", in_backward] = self._workspaces.cublaslt_bytes
+        taken = [key for key, size in sizes.items() if size and key not in self._blocks]
+        for key in taken:
+            self.allocate(key, sizes[key])
+        if not self._workspaces.cublas_keeps:
+            for key in reversed(taken):
+                self.free(key)
+
+    def reduce(self, reduction: Reduction) -> None:
+        """Take a sum's scratch: partial sums, then semaphores."""
+        partial, semaphores = reduction.scratch_bytes(*self._workspaces.threads)
+        if partial:
+            self.allocate("partial sums", partial)
+            self.allocate("semaphores", semaphores)
+            self.free("semaphores")
+            self.free("partial sums")
+
+    def mark(self, name: str) -> None:
+        """Read the counters at a named moment, and start them again."""
+        allocated = self.allocator.allocated_bytes
+        if name == trace.MODEL_LOADED:
+            self.phase = "batch to the device"
+        elif name in PHASES:
+            self.result.phase_peak_bytes[name] = self.allocator.peak_allocated_bytes
+            if name == FORWARD:
+                self._forward_end = self._now - 1
+                self.result.kept_bytes = allocated - self._at_start
+                self.result.kept = [
+                    (self._owners.get(key, LOSS), one.bytes)
+                    for key, one in self._alive.items()
+                    if one.born != ALWAYS
+                ]
+            self.allocator.peak_allocated_bytes = allocated
+            self.phase = PHASES[min(PHASES.index(name) + 1, len(PHASES) - 1)]
+        elif name == trace.STEP_BEGINS:
+            self._begin_step()
+        elif name == trace.STEP_DONE:
+            self.result.leaked_bytes = allocated - self._between_steps
+            self._between_steps = allocated
+            if not self.result.first_step_peak_bytes:
+                self.result.first_step_peak_bytes = max(self.result.phase_peak_bytes.values())
+
+    def _begin_step(self) -> None:
+        """Forget what came before; what is alive was always there."""
+        for allocation in self._alive.values():
+            allocation.born = ALWAYS
+        self._done.clear()
+        self._now = 0
+        self._at_start = self.allocator.peak_allocated_bytes = self.allocator.allocated_bytes
+        self.phase = PHASES[0]
+
+    def go(self, traced: Trace) -> Simulation:
+        do: dict[str, Callable[[Any, Any], object]] = {
+            tape.ALLOC: self.allocate,
+            tape.FREE: lambda key, _: self.free(key),
+            tape.WORKSPACE: lambda one, more: self.scratch(self._workspaces.of(one, *more)),
+            tape.GEMM: self.gemm,
+            tape.REDUCTION: lambda reduction, _: self.reduce(reduction),
+            tape.MARK: lambda name, _: self.mark(name),
+        }
+        try:
+            for action, what, more in traced.events:
+                do[action](what, more)
+        except OutOfMemory as error:
+            self.result.out_of_memory_in = f"out of memory in {self.phase}: {error}"
+            return self.result
+        self.result.peak = ledger_at_peak(
+            [*self._done, *self._alive.values()],
+            forward_end=self._forward_end,
+            reserved_bytes=self.allocator.peak_reserved_bytes,
+            context_bytes=self._workspaces.context_bytes,
+        )
+        return self.result
+
+
+def simulate(traced: Trace, workspaces: Workspaces, capacity_bytes: int | None) -> Simulation:
+    """Replay ``traced`` on a card with ``workspaces`` and ``capacity_bytes`` (``None``: no end)."""
+    return _Run(traced, workspaces, capacity_bytes).go(traced)

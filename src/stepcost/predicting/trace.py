@@ -1,0 +1,140 @@
+"""A training step on meta tensors: every allocation and free that CUDA would make, in order.
+
+The step is the real one. Meta tensors have shapes, dtypes and lifetimes but no memory, so it
+runs in a second on any machine. Where CUDA does otherwise than the meta device, it is said
+and done here: the optimizers' foreach and fused kernels, fused attention and dropout,
+gradients summed in place, cuDNN's layouts, and the moments at which cuDNN and cuBLAS want
+a workspace.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from stepcost.activations import Owner, watched
+from stepcost.catalog.optimizers import build_optimizer, find_optimizer, takes
+from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
+from stepcost.predicting.as_on_cuda import as_on_cuda
+from stepcost.predicting.rules import RULES
+from stepcost.predicting.tape import Event, Tape
+from stepcost.reading import FORWARD
+from stepcost.request import Request
+from stepcost.step import TrainingStep, tensors_in
+from stepcost.tensors import count_step
+from stepcost.workload import ImageClassifier, Workload, workload_of
+
+STEPS = 3
+"""Two to warm up and the steady one that is read, as on a GPU."""
+MODEL_LOADED, BATCH_LOADED, STEP_BEGINS, STEP_DONE = (
+    "model loaded",
+    "batch loaded",
+    "step begins",
+    "step done",
+)
+
+
+@dataclass(kw_only=True)
+class Trace:
+    """What a run asks of memory, from the first allocation to the end of the steady step."""
+
+    events: list[Event]
+    kinds: dict[int, str]
+    """Allocation id to what is known to live there."""
+    owners: dict[int, Owner] = field(default_factory=dict)
+    """Allocation id to the module in whose forward it was made."""
+    counted: dict[str, int] = field(default_factory=dict)
+    """What ``count_step`` counts of the tensors: not rounded."""
+
+
+def trace_run(request: Request, steps: int = STEPS, *, workload: Workload | None = None) -> Trace:
+    """Trace the configuration; raises ``ValueError`` with one line where it cannot be built or traced.
+
+    ``workload`` is what is trained; by default, what the request names.
+    """
+    workload = workload or workload_of(request)
+    if workload.make_optimizer is None:
+        takes(find_optimizer(request.optimizer), "lr")  # a class that cannot be imported says so by itself
+    if request.precision != "fp32" or request.engine != "eager":
+        raise ValueError(
+            f"{request.precision} with {request.engine} cannot be predicted, only fp32 with eager"
+        )
+    if min(request.batch_size, request.image_size, request.num_classes) < 1:
+        raise ValueError("batch size, image size and number of classes start at 1")
+    model = workload.build_on_meta()
+    try:
+        return _trace(model, workload, request, steps)
+    except (Exception, SystemExit) as error:  # the model's own code runs here, and may raise anything
+        line = next(iter(str(error).strip().splitlines()), "")
+        if not isinstance(error, (RuntimeError, ValueError)):  # 'x' says less than KeyError: 'x'
+            line = f"{type(error).__name__}: {line}".removesuffix(": ")
+        sized = f" and image size {request.image_size}" if isinstance(workload, ImageClassifier) else ""
+        raise ValueError(
+            f"{request.model} with batch size {request.batch_size}{sized} cannot be traced: {line}"
+        ) from error
+
+
+def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -> Trace:
+    tape = Tape(RULES)
+    collecting = gc.isenabled()
+    gc.disable()  # a collection in the middle would free at a random moment
+    try:
+        with as_on_cuda(tape), tape:
+            first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
+            # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
+            model = model._apply(torch.empty_like).train()
+            tape.mark(MODEL_LOADED)
+            batch = workload.batch(request.batch_size, "meta")
+            tape.mark(BATCH_LOADED)
+            tape.know(PARAMETER, model.parameters())
+            tape.know(BUFFER, model.buffers())
+            tape.know(INPUT, tensors_in(batch))
+            make = workload.make_optimizer
+            optimizer = (
+                _optimizer(request.optimizer, model)
+                if make is None
+                else _as_on_cuda(make(model.parameters()))
+            )
+            step = TrainingStep(model, optimizer, workload.objective)
+            for _ in range(steps):
+                # As before the step that is read on a GPU: old gradients are not counted in its forward.
+                step.optimizer.zero_grad(set_to_none=True)
+                tape.mark(STEP_BEGINS)
+                tape.phase = FORWARD
+                with watched(model, tape.enter):
+                    step(batch, tape.after)
+                tape.mark(STEP_DONE)
+                tape.know(GRADIENT, (parameter.grad for parameter in model.parameters()))
+                tape.know(
+                    STATE, (value for state in step.optimizer.state.values() for value in state.values())
+                )
+        trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners)
+        trace.counted = count_step(step, batch)
+        tape.events = []  # what is freed from here on is the tracing's own end
+        del first
+        return trace
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimizer with the implementation CUDA chooses: foreach, unless the row says otherwise."""
+    row = find_optimizer(name)
+    is_chosen = {"foreach", "fused"} & dict(row.options).keys() or not takes(row, "foreach")
+    return build_optimizer(name, model.parameters(), **({} if is_chosen else {"foreach": True}))
+
+
+def _as_on_cuda(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Let an optimizer of the user's own run as it would on CUDA: foreach, where it leaves that to torch."""
+    if isinstance(
+        optimizer, torch.optim.Adafactor
+    ):  # which runs parameter by parameter unless told otherwise
+        return optimizer
+    for group in optimizer.param_groups:
+        if group.get("foreach", False) is None and not group.get("fused"):
+            group["foreach"] = True
+    return optimizer

@@ -1,0 +1,93 @@
+"""What predictions were compared with, and the error to expect of one (``docs/notes/prediction.md``)."""
+
+from __future__ import annotations
+
+from stepcost.catalog.cards import CARDS, Card
+from stepcost.predicting.torch_versions import CUBLAS_32_MIB_ON_BLACKWELL, CUBLAS_FREES, Version
+from stepcost.predicting.workspaces import Estimated, Workspaces
+
+VALIDATED_TORCH: Version = (2, 11)
+VALIDATED_CUDNN = "9.19"
+"""Torch and cuDNN of all runs that predictions were compared with."""
+VALIDATED_CARDS = ("h100-80gb", "h200-141gb")
+"""Cards of those runs."""
+RANGES_FROM = "h100-80gb"
+"""The card whose runs are enough for a range of errors."""
+Ranges = dict[str, tuple[float, float]]
+RECORDED: Ranges = {
+    "peak_allocated_bytes": (-0.0007, 0.0005),
+    "peak_reserved_bytes": (0.0, 0.0),
+    "process_bytes": (-0.0008, 0.0019),
+}
+"""Lowest and highest of predicted / measured - 1 over 43 runs with every convolution in the table."""
+OTHER_BATCHES: Ranges = {"peak_allocated_bytes": (-0.0101, 0.0073), "peak_reserved_bytes": (-0.1647, 0.041)}
+"""Lowest and highest over 45 runs with each estimated from other batch sizes (``--leave-out batch``)."""
+OTHER_CONVOLUTIONS: Ranges = {"peak_allocated_bytes": (-0.418, 0.293), "peak_reserved_bytes": (-0.522, 0.278)}
+"""Lowest and highest with each estimated from other convolutions (``--leave-out convolutions``)."""
+
+
+def expected_error(workspaces: Workspaces, card: Card | None, version: Version) -> Ranges | None:
+    """Return lowest and highest error seen, as shares, by figure; ``None`` where no run can tell.
+
+    ``workspaces`` are those of the prediction: what of them was estimated decides the range.
+    """
+    if card is None or card.name != RANGES_FROM or version != VALIDATED_TORCH:
+        return None
+    if workspaces.estimated is None:
+        return RECORDED
+    return OTHER_BATCHES if workspaces.estimated is Estimated.FROM_BATCHES else OTHER_CONVOLUTIONS
+
+
+def most_too_low(workspaces: Workspaces, card: Card | None, version: Version) -> float:
+    """Return the share by which reserved memory may be predicted too low, as far as runs can tell.
+
+    Where no run was compared with that card and torch, it is taken to be as for batch sizes that are not in
+    the table, at least.
+    """
+    if workspaces.estimated is None and is_validated(card, version):
+        return 0.0
+    from_convolutions = workspaces.estimated not in (None, Estimated.FROM_BATCHES)
+    low, _ = (OTHER_CONVOLUTIONS if from_convolutions else OTHER_BATCHES)["peak_reserved_bytes"]
+    return -low
+
+
+def is_validated(card: Card | None, version: Version) -> bool:
+    """Whether predictions for ``card`` with that torch were compared with runs."""
+    return card is not None and card.name in VALIDATED_CARDS and version == VALIDATED_TORCH
+
+
+def validated_with() -> dict[str, object]:
+    """Return ``gpus``, ``torch`` and ``cudnn`` of the runs that predictions were compared with."""
+    gpus = [CARDS[name].gpu for name in VALIDATED_CARDS]
+    return {"gpus": gpus, "torch": _text(VALIDATED_TORCH), "cudnn": VALIDATED_CUDNN}
+
+
+def changes_since(card: Card | None, version: Version) -> list[str]:
+    """Return what the rules for ``card`` change between the torch of the runs and ``version``."""
+    blackwell = card is not None and card.compute_capability.startswith(("10.", "12."))
+    changes = [
+        (
+            CUBLAS_32_MIB_ON_BLACKWELL,
+            blackwell,
+            "cuBLAS takes 32 MiB on this card (since torch 2.12)",
+        ),
+        (CUBLAS_FREES, True, "cuBLAS gives its workspaces back after each operation (since torch 2.15)"),
+    ]
+    return [text for since, concerned, text in changes if concerned and VALIDATED_TORCH < since <= version]
+
+
+def validation_line(card: Card | None, version: Version) -> str:
+    """Say in one line what predictions were compared with, and what of this one was not."""
+    with_what = f"torch {_text(VALIDATED_TORCH)} and cuDNN {VALIDATED_CUDNN}"
+    if card is not None and is_validated(card, version):
+        return f"Validated with runs on {card.gpu}, {with_what}."
+    gpus = " and ".join(CARDS[name].gpu for name in VALIDATED_CARDS)
+    others = [f"with torch {_text(version)}"] if version != VALIDATED_TORCH else []
+    others += [f"on {card.gpu}"] if card is not None and card.name not in VALIDATED_CARDS else []
+    line = "; not ".join([f"Validated with runs on {gpus}, {with_what}", *others])
+    changes = changes_since(card, version)
+    return f"{line}. Changed since, by rule: {'; '.join(changes)}." if changes else f"{line}."
+
+
+def _text(version: Version) -> str:
+    return ".".join(map(str, version))
