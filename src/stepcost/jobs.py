@@ -2,6 +2,7 @@
 
 CONFIGURATION = "stepcost.measuring.configuration:Configuration"
 INSPECTION = "stepcost.measuring.inspection:Inspection"
+OWN_STEP = "stepcost.measuring.own_step:OwnConfiguration"
 ENGINE_STEP = "stepcost.measuring.engine_step:EngineStep"
 PLANTED_STEP = "stepcost.measuring.planted:PlantedStep"
 LIMITS = "stepcost.measuring.limits:Limits"

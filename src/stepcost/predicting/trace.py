@@ -18,6 +18,7 @@ from torch import nn
 from stepcost.activations import Owner, watched
 from stepcost.catalog.optimizers import build_optimizer, find_optimizer, takes
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
+from stepcost.predicting import autocast
 from stepcost.predicting.as_on_cuda import as_on_cuda
 from stepcost.predicting.rules import RULES
 from stepcost.predicting.tape import Event, Tape
@@ -82,7 +83,7 @@ def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle would free at a random moment
     try:
-        with as_on_cuda(tape), tape:
+        with autocast.refused(), as_on_cuda(tape), tape:
             first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
             # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
             model = model._apply(torch.empty_like).train()
