@@ -50,7 +50,7 @@ class Cost:
         if self.reading.fits is False and value is None:
             raise NotKnown(f"{name}: the step does not fit: {self.reading.reason}")
         if why is not None:
-            bound = "" if value is None else f" (cost.reading.{name} is {value:,}, a lower bound)"
+            bound = "" if value is None else f" (cost.reading.{name}, {value:,}, is a bound)"
             raise NotKnown(f"{name} on {self.gpu or 'no card'}: {why}{bound}")
         estimated = self.reading.unread.get("workspace_bytes")
         if estimated is not None and name in _WITH_WORKSPACES:

@@ -25,6 +25,10 @@ H100 = "h100-80gb"
 ask = partial(stepcost.predict, batch_size=4, optimizer="adamw", gpu=H100)
 
 
+def images(n):
+    return torch.randn(n, 3, 32, 32), torch.randint(10, (n,))
+
+
 def test_tensors_are_those_counted_by_hand():
     """16 x 8 weights and 8 biases in fp32; a gradient as large; AdamW's two moments; 72 bytes an example."""
     cost = ask(Linear(), rows, of_rows)
@@ -62,7 +66,7 @@ def test_a_live_classifier_costs_what_its_name_costs():
     named = ask("resnet18", torch_version="2.11")
     own = ask(
         build_model("resnet18", num_classes=10, image_size=32),
-        lambda n: (torch.randn(n, 3, 32, 32), torch.randint(10, (n,))),
+        images,
         of_rows,
         torch_version="2.11",
     )
@@ -111,7 +115,7 @@ def test_a_bound_is_not_given_as_a_number():
     """Where cuDNN was never recorded, a convolution's peak is a bound: asking for the number says so."""
     cost = ask("small-cnn", gpu="rtx4090")
     with pytest.raises(
-        stepcost.NotKnown, match=r"peak_reserved_bytes on NVIDIA GeForce RTX 4090: .* lower bound"
+        stepcost.NotKnown, match=r"peak_reserved_bytes on NVIDIA GeForce RTX 4090: .* is a bound"
     ):
         _ = cost.peak_reserved_bytes
     with pytest.raises(stepcost.NotKnown, match=r"process_bytes on NVIDIA GeForce RTX 4090: .*not measured"):
@@ -120,6 +124,33 @@ def test_a_bound_is_not_given_as_a_number():
     assert cost.parameter_bytes > 0
     with pytest.raises(AttributeError, match="a cost has no 'peak'"):
         _ = cost.peak
+
+
+def test_a_step_without_cudnn_has_a_smaller_context():
+    """The context was measured with cuDNN and cuBLAS: for a step without one, the process is a bound."""
+    with pytest.raises(stepcost.NotKnown, match=r"process_bytes on NVIDIA H100.*: at most: .* is a bound"):
+        _ = ask(Linear(), rows, of_rows).process_bytes
+    resnet = ask(build_model("resnet18", num_classes=10, image_size=32), images, of_rows)
+    assert resnet.process_bytes == resnet.peak_reserved_bytes + resnet.context_bytes
+
+
+def test_checkpointing_is_no_autocast():
+    """Computing again enters an autocast that is switched off; activations then live in backward only."""
+
+    def loss(model, batch):
+        x = model.words(batch.words)
+        for block in model.blocks:
+            x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+        return model.head(x).square().mean()
+
+    def plain(model, batch):
+        x = model.words(batch.words)
+        for block in model.blocks:
+            x = block(x)
+        return model.head(x).square().mean()
+
+    # Each block keeps its input (4, 12, 32) either way, and nothing else: a linear layer saves no output.
+    assert ask(Tied(), texts, loss).activation_bytes == ask(Tied(), texts, plain).activation_bytes
 
 
 def test_an_estimate_warns():
@@ -169,6 +200,22 @@ WRONG = {
     ),
     "Linear with batch size 4 cannot be traced: ZeroDivisionError": (
         (Linear(), lambda n: 1 / 0, of_rows),
+        {},
+    ),
+    "LSTM cannot be predicted yet": (
+        (nn.LSTM(16, 8), rows, lambda model, batch: model(batch[0])[0].sum()),
+        {},
+    ),
+    "a transposed convolution cannot be predicted yet": (
+        (
+            nn.ConvTranspose2d(3, 4, 2),
+            lambda n: torch.randn(n, 3, 8, 8),
+            lambda model, batch: model(batch).sum(),
+        ),
+        {},
+    ),
+    "a convolution over 1 dimensions cannot be predicted yet": (
+        (nn.Conv1d(3, 4, 2), lambda n: torch.randn(n, 3, 8), lambda model, batch: model(batch).sum()),
         {},
     ),
     "cannot be traced: .*item": (
