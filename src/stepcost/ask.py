@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from stepcost import jobs
-from stepcost.activations import ModuleActivations
 from stepcost.catalog.cards import find_card
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.cost import Cost
@@ -85,7 +84,6 @@ def predict(
         build={"torch": version},
         rests_on=line,
         parameters_by_module=_parameters_by_module(request, own),
-        kept=found.kept,
     )
 
 
@@ -107,7 +105,6 @@ def measure(
     also where there is no GPU, and ``MeasureError`` where the process dies or hangs.
     """
     request, own = _asked(model, make_batch, loss, optimizer, batch_size=batch_size, **classifier)
-    kept: list[ModuleActivations] = []
     started = time.perf_counter()
     try:
         with Worker(jobs.INSPECTION, time_limit_s=TIME_LIMIT_S) as worker:
@@ -118,7 +115,6 @@ def measure(
         here = replace(request, device=machine.device)
         with Worker(jobs.OWN_STEP, here, pickled, list(sys.path), time_limit_s=TIME_LIMIT_S) as worker:
             reading = worker.call("reading")
-            kept = worker.call("kept_by_module")
     except OutOfMemory as error:
         taken_s = time.perf_counter() - started
         reading = Reading(source="measured", fits=False, reason=str(error), seconds=taken_s)
@@ -130,7 +126,6 @@ def measure(
         build={name: getattr(machine, name) for name in BUILD},
         rests_on="Measured in a fresh process.",
         parameters_by_module=_parameters_by_module(request, own),
-        kept=kept,
     )
 
 

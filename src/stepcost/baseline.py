@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stepcost.activations import ModuleActivations, alike_together
 from stepcost.cost import Cost
 from stepcost.report.compare.tolerances import default_tolerance
 
@@ -58,13 +58,11 @@ def line_of(test: str, cost: Cost) -> Line:
     known = {name: getattr(reading, name) for name in COMPARED}
     parts = {} if reading.ledger is None else asdict(reading.ledger)
     modules: dict[str, list[int]] = {}
-    counts: dict[str, set[str]] = {}
-    sizes = [(path, 0, size) for path, size in cost.parameters_by_module.items()]
-    for path, column, size in [*sizes, *((one.module, 1, one.bytes) for one in cost.kept)]:
-        alike = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", path)
-        modules.setdefault(alike, [0, 0])[column] += size
-        counts.setdefault(alike, set()).add(path)
-    named = {name if len(counts[name]) == 1 else f"{name} x {len(counts[name])}": name for name in modules}
+    own = [ModuleActivations(module=m, class_name="", bytes=b) for m, b in cost.parameters_by_module.items()]
+    for column, alike in enumerate((alike_together(own), reading.kept_by_modules or ())):
+        for one in alike:
+            label = one.module if one.modules == 1 else f"{one.module} x {one.modules}"
+            modules.setdefault(label, [0, 0])[column] += one.kept_bytes
     return Line(
         test=test,
         source=reading.source,
@@ -72,7 +70,7 @@ def line_of(test: str, cost: Cost) -> Line:
         build=cost.build,
         figures={name: size for name, size in known.items() if size is not None},
         ledger={name.removesuffix("_bytes"): size for name, size in parts.items() if size is not None},
-        modules={label: modules[name] for label, name in named.items()},
+        modules=modules,
     )
 
 

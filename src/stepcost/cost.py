@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from stepcost.activations import MB, ModuleActivations
 from stepcost.reading import Reading
+from stepcost.units import BYTES_NOTE, mb
 
 
 class NotKnown(LookupError):
@@ -37,8 +37,6 @@ class Cost:
     """For a prediction, what predictions were compared with; for a measurement, that it is one."""
     parameters_by_module: dict[str, int]
     """Bytes of each module's own parameters, by its path; shared ones count where they come first."""
-    kept: list[ModuleActivations] = field(default_factory=list)
-    """By module what forward keeps for backward."""
 
     def __getattr__(self, name: str) -> Any:
         """Return a figure of the reading; raises ``NotKnown`` where it is not known."""
@@ -58,7 +56,7 @@ class Cost:
         return value
 
     def __str__(self) -> str:
-        """Say the peaks in a line: measured or predicted, where, with which torch; 1 MB = 10**6 bytes."""
+        """Say the peaks in a line: measured or predicted, where, with which torch; MB is 10**6 bytes."""
         reading = self.reading
         how = "measured on" if reading.source == "measured" else "predicted for"
         where = f"{how} {self.gpu or 'no card in particular'}, torch {self.build['torch']}"
@@ -66,8 +64,8 @@ class Cost:
             return f"does not fit: {reading.reason} ({where})"
         peaks = (("reserved", reading.peak_reserved_bytes), ("allocated", reading.peak_allocated_bytes))
         bound = "at least " if "peak_reserved_bytes" in reading.unread else ""
-        said = ", ".join(f"{name} {bound}{size / MB:,.1f} MB" for name, size in peaks if size is not None)
-        return f"peak {said} ({where}; 1 MB = 10**6 bytes)"
+        said = ", ".join(f"{name} {bound}{mb(size)}" for name, size in peaks if size is not None)
+        return f"peak {said} ({where}; {BYTES_NOTE})"
 
 
 _FIGURES = tuple(one.name for one in fields(Reading) if one.name not in ("unread", "schema_version"))

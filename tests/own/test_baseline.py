@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepcost import baseline
-from stepcost.activations import ModuleActivations
+from stepcost.activations import ModuleActivations, alike_together
 from stepcost.baseline import Line
 from stepcost.cost import Cost
 from stepcost.ledger import Ledger
@@ -45,15 +45,17 @@ def kept(module, size):
 
 
 def cost(
-    of=None, modules=(("a.0.b", 10), ("a.1.b", 20), ("head", 5)), activations=(("a.0.b", 7),), torch="2.11"
+    of=None,
+    modules=(("a.0.b", 10), ("a.1.b", 20), ("head", 5)),
+    activations=(("a.0.b", 7), ("a.1.b", 7)),
+    torch="2.11",
 ):
     return Cost(
-        reading=of or reading(),
+        reading=replace(of or reading(), kept_by_modules=alike_together(kept(*one) for one in activations)),
         gpu="a card",
         build={"torch": torch},
         rests_on="",
         parameters_by_module=dict(modules),
-        kept=[kept(*one) for one in activations],
     )
 
 
@@ -72,7 +74,7 @@ def test_a_line_keeps_what_is_known():
     }
     assert (found.ledger["workspace"], found.ledger["buffer"]) == (600, 0)
     assert "context" not in found.ledger
-    assert found.modules == {"a.*.b x 2": [30, 7], "head": [5, 0]}
+    assert found.modules == {"a.*.b x 2": [30, 14], "head": [5, 0]}
     assert found.key == ("test_x", "predicted", "a card")
 
 
@@ -94,7 +96,7 @@ def test_one_byte_is_growth_with_the_same_torch():
     new = line(
         of=reading(peak_allocated_bytes=9_001, ledger=ledger),
         modules=(("a.0.b", 10), ("a.1.b", 25), ("head", 4)),
-        activations=(("a.0.b", 7), ("new", 2)),
+        activations=(("a.0.b", 7), ("a.1.b", 7), ("new", 2)),
     )
     assert baseline.growth(line(), new) == (
         "test_x grew (predicted for a card), in bytes:\n"

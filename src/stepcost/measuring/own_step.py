@@ -5,11 +5,7 @@ from __future__ import annotations
 import sys
 
 import cloudpickle
-import torch
 
-from stepcost.activations import ModuleActivations
-from stepcost.allocator.history import HistoryUnavailable
-from stepcost.measuring.activations import kept_by_module, record_by_module
 from stepcost.measuring.child import enter_phase
 from stepcost.measuring.configuration import Configuration
 from stepcost.request import Request
@@ -23,13 +19,3 @@ class OwnConfiguration(Configuration):
         enter_phase("unpickle the step")
         sys.path[:] = [*path, *(one for one in sys.path if one not in path)]
         super().__init__(request, None if pickled is None else cloudpickle.loads(pickled))
-
-    def kept_by_module(self) -> list[ModuleActivations]:
-        """Return what forward keeps for backward by module, by one more step; empty where that is unread."""
-        enter_phase("step whose modules are watched")
-        try:
-            return kept_by_module(
-                *record_by_module(self.training_step, self.batch, torch.device(self.request.device))
-            )
-        except HistoryUnavailable:
-            return []
