@@ -17,6 +17,7 @@ MAY_IMPORT = {  # room, or a module at the top that stands above the rooms; the 
     "predicting": {"predicting", "allocator", "ground", "catalog"},
     "report": {"report", "ground", "catalog"},
     "session": {"measuring", "ground", "catalog"},
+    "package": {"ask", "ground"},  # stepcost itself: a door
     "baseline": {"report", "ground", "catalog"},
     "pytest_plugin": {"ask", "baseline", "ground"},
     "ask": {"measuring", "predicting", "ground", "catalog"},
@@ -47,7 +48,7 @@ def files(*folders):
 def room_of(name):
     """The room of a module of the library, such as ``measuring`` for ``stepcost.measuring.nvml``."""
     first = name.split(".")[1] if "." in name else ""
-    return {"__main__": "cli"}.get(first, first if first in MAY_IMPORT else "ground")
+    return {"__main__": "cli", "__init__": "package"}.get(first, first if first in MAY_IMPORT else "ground")
 
 
 def tops(path):

@@ -12,7 +12,7 @@ from stepcost.catalog.cards import CARDS
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.validation import is_validated
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("machine")]
 
 measure = partial(stepcost.measure, optimizer="adamw", batch_size=64)
 CLASSIFIES = ("perceptrons", "tied attention", "checkpointed attention")

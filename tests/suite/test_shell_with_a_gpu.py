@@ -31,7 +31,7 @@ class StandIn(Session):
     """A session on a card that fits, is full, or whose child dies."""
 
     def __init__(self, settings):
-        self.settings, self.costs, self._readings = settings, Costs(), {}
+        self.settings, self.costs, self._readings, self.notes = settings, Costs(), {}, []
         self.machine = Machine(device="cuda:0", why_no_gpu=None, torch="2.11", torchvision="0.26",
                                cuda="13.0", cudnn="9.19", gpu="stand-in", gpu_total_bytes=10**9)
         self.model = ModelInfo(name="m", parameters=1, trainable_parameters=1, frozen_parameters=0,
@@ -50,7 +50,7 @@ class StandIn(Session):
             median_s = time_rounds(lambda: None, 3)
             assert median_s is not None
         if HAPPENS.startswith("full"):
-            return {"fits": False, "reason": NO_ROOM}
+            return {"fits": False, "reason": NO_ROOM, "seconds": 0.5}
         return {"fits": True, **fields}
 
     def timed_step(self, request, time_rounds, *, busy=False):

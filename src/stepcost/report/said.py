@@ -28,6 +28,8 @@ class Answer:
     text: str
     source: str
     table: Table | None = None
+    money: str = ""
+    """The sentence on money at the end of ``text``, where a price was given."""
 
 
 NOT_ASKED = Said("No row of this run answers it.", "skipped")

@@ -49,7 +49,7 @@ def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
 
 
 def print_short(answers: Sequence[Answer], file: TextIO) -> None:
-    """Write the first sentence of each answer, and in one line together which questions have none."""
+    """Write the first sentence of each answer and what that costs, and which questions have none."""
     from rich.console import Console  # noqa: PLC0415 (as above)
     from rich.padding import Padding  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -59,7 +59,8 @@ def print_short(answers: Sequence[Answer], file: TextIO) -> None:
     for answer in answers:
         if answer.source != "skipped":
             shown.append(Text.assemble((answer.question, "bold"), f"  {answer.title}  [{answer.source}]"))
-            shown.append(Padding(Text(first_sentence(answer.text)), (0, 0, 0, 4)))
+            short = f"{first_sentence(answer.text)} {answer.money}".rstrip()
+            shown.append(Padding(Text(short), (0, 0, 0, 4)))
     silent = [answer.question for answer in answers if answer.source == "skipped"]
     if silent:
         shown.append(Text(f"Without an answer: {', '.join(silent)} (-v says why)"))

@@ -59,9 +59,9 @@ def answers(
     found = []
     for question in QUESTIONS:
         said = question.answer(cleaned, known)
-        if price is not None and question.priced is not None:
-            said = said._replace(text=f"{said.text} {question.priced(cleaned, known, price)}".rstrip())
-        found.append(Answer(question.name, question.title, *said))
+        money = question.priced(cleaned, known, price) if price and question.priced else ""
+        said = said._replace(text=f"{said.text} {money}".rstrip())
+        found.append(Answer(question.name, question.title, *said, money=money))
     registered = {question.name for question in QUESTIONS}
     for name in dict.fromkeys(row.get("question") for row in cleaned):
         if name is None or name in registered:
