@@ -73,6 +73,18 @@ def test_a_run_of_engines_alone_speaks_of_its_largest_step() -> None:
     assert said["Time a step"][:2] == ("20.0 ms", "graph, 400 images/s; eager 80.0 ms")
 
 
+def test_energy_of_another_step_says_of_which() -> None:
+    """A default run reads the energy of one step alone: 2.56 J of 64 images are 40 mJ each, with SGD."""
+    timed: dict[str, Any] = {"timed": "engine step", "engine": "fast", "energy_j": 2.56}
+    said = _said(
+        _run(
+            memory("2a", "adam", 64, (1, 2, 3, 4, 2200)),
+            memory("4", "sgd", 64, (1, 2, 3, 4, 1500), **timed, stats={"median": 0.01}),
+        )
+    )
+    assert said["Energy a step"] == ("2.56 J", "SGD, batch 64; fast, 40.0 mJ an image", "measured")
+
+
 def test_what_was_not_read_says_so() -> None:
     """Without a search, a time and an energy each tile says that and why, and shows no number."""
     row = memory("2a", "adam", 64, (900, 1200, 1500), unread={"energy_j": "NVML refuses"})

@@ -162,12 +162,16 @@ def _time(run: Run, row: Row) -> Figure:
 def _energy(run: Run, row: Row) -> Figure:
     label = "Energy a step"
     read = having(_alike(run, row), "energy_j")
+    others = [] if read else having(_of_model(run, row), "energy_j")  # a default run reads one step alone
+    read = read or others
     if not read:
         why = _why_not(row, "energy_j", "no row of this run has it")
         return Figure(label, NOT_READ, why, "")
     best = min(read, key=lambda one: one["energy_j"])
     an_image_mj = significant(1000 * best["energy_j"] / best["batch_size"])
     notes = [f"{best.get('engine') or 'eager'}, {an_image_mj} mJ an image"]
+    if others:
+        notes.insert(0, f"{optimizer_label(best.get('optimizer'))}, batch {count(best['batch_size'])}")
     interval = best.get("energy_interval_j")
     if isinstance(interval, Sequence) and len(interval) == 2:
         notes.append(f"{joules(interval[0])} to {joules(interval[1])}")
@@ -179,6 +183,10 @@ def _alike(run: Run, row: Row) -> list[Row]:
     same = ("model", "optimizer", "batch_size", "image_size", "precision")
     others = [one for one in run.rows if all(one.get(name) == row.get(name) for name in same)]
     return [row, *(one for one in others if one is not row and one.get("question") in ("2a", "3a", "4"))]
+
+
+def _of_model(run: Run, row: Row) -> list[Row]:
+    return [one for one in run.rows if one.get("model") == row.get("model") and one.get("batch_size")]
 
 
 def _why_not(row: Row, field: str, otherwise: str = "the row does not say why") -> str:
