@@ -1,6 +1,8 @@
 """Live steps measured on a GPU, against what is predicted of them and what their tensors are."""
 
 import copy
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -53,3 +55,18 @@ def test_out_of_memory_is_an_answer():
     assert cost.fits is False
     with pytest.raises(stepcost.NotKnown, match="does not fit: out of memory in"):
         _ = cost.peak_allocated_bytes
+
+
+def test_a_script_without_a_guard_measures_once(tmp_path):
+    """What is defined in a script goes to the process that measures, which does not run the script again."""
+    (tmp_path / "script.py").write_text(
+        "import stepcost, torch\n"
+        "class Model(torch.nn.Linear):\n"
+        "    pass\n"
+        "cost = stepcost.measure(Model(16, 8), lambda n: torch.randn(n, 16), lambda m, x: m(x).square().mean(),\n"
+        "                        optimizer='adamw', batch_size=4)\n"
+        "print(cost.source, cost.parameter_bytes)\n"
+    )
+    command = [sys.executable, "script.py"]
+    found = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (found.stdout, found.returncode) == ("measured 544\n", 0), found.stderr

@@ -1,6 +1,7 @@
 """stepcost.predict and stepcost.measure: a live step in, its cost out."""
 
 import copy
+import os
 import subprocess
 import sys
 import time
@@ -251,6 +252,28 @@ def test_measuring_needs_a_gpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ValueError, match=r"nothing can be measured; stepcost.predict needs no GPU"):
         stepcost.measure(Linear(), rows, of_rows, optimizer="adamw", batch_size=4)
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    """The processes that measure import nothing of the script, which would ask again in each of them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import stepcost\n"
+        "from torch import nn\n"
+        "print('once')\n"
+        "try:\n"
+        "    model, nothing = nn.Linear(4, 2), lambda *_: None\n"
+        "    stepcost.measure(model, nothing, nothing, optimizer='sgd', batch_size=1)\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(script)]
+    found = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert found.returncode == 0, found.stderr
+    once, line = found.stdout.splitlines()
+    assert once == "once"
+    assert "nothing can be measured" in line
 
 
 @pytest.fixture

@@ -9,17 +9,19 @@ the child is ``stepcost.measuring.child``.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import select
 import signal
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from stepcost.failures import (
@@ -53,7 +55,19 @@ def warm_up_server(prebuild: tuple[str, int, int] | None = None) -> None:
     context.set_forkserver_preload(["stepcost.measuring.preload"])
     from multiprocessing import forkserver  # noqa: PLC0415 (POSIX only)
 
-    forkserver.ensure_running()
+    with _no_main():
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Let a child import nothing of the program that asks: a script without a guard would ask again in it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class Worker:
@@ -84,7 +98,8 @@ class Worker:
             target=serve, args=(theirs, self._log, job, arguments, self.requested_at), daemon=True
         )
         try:
-            self._process.start()
+            with _no_main():
+                self._process.start()
             theirs.close()
             self._receive("start", time_limit_s, None)
         except (EOFError, OSError) as error:  # the server that should have forked is gone
