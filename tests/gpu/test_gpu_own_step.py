@@ -63,8 +63,8 @@ def test_a_script_without_a_guard_measures_once(tmp_path):
         "import stepcost, torch\n"
         "class Model(torch.nn.Linear):\n"
         "    pass\n"
-        "cost = stepcost.measure(Model(16, 8), lambda n: torch.randn(n, 16), lambda m, x: m(x).square().mean(),\n"
-        "                        optimizer='adamw', batch_size=4)\n"
+        "rows, mean = lambda n: torch.randn(n, 16), lambda model, x: model(x).square().mean()\n"
+        "cost = stepcost.measure(Model(16, 8), rows, mean, optimizer='adamw', batch_size=4)\n"
         "print(cost.source, cost.parameter_bytes)\n"
     )
     command = [sys.executable, "script.py"]
