@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -16,12 +15,11 @@ from stepcost import jobs
 from stepcost.catalog.cards import find_card
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.cost import Cost
-from stepcost.failures import ChildFailed, OutOfMemory
-from stepcost.measuring.process import Worker
+from stepcost.failures import ChildFailed
+from stepcost.measuring.measurements import Measurements
 from stepcost.predicting.prediction import predict_in_full
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.validation import validation_line
-from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.workload import OwnStep, workload_of
 
@@ -105,19 +103,15 @@ def measure(
     also where there is no GPU, and ``MeasureError`` where the process dies or hangs.
     """
     request, own = _asked(model, make_batch, loss, optimizer, batch_size=batch_size, **classifier)
-    started = time.perf_counter()
+    measurements = Measurements(TIME_LIMIT_S)
     try:
-        with Worker(jobs.INSPECTION, time_limit_s=TIME_LIMIT_S) as worker:
+        with measurements.worker(jobs.INSPECTION) as worker:
             machine = worker.call("machine", device)
         if machine.gpu is None:
             raise ValueError(f"{machine.why_no_gpu}: nothing can be measured; stepcost.predict needs no GPU")
         pickled = None if own is None else cloudpickle.dumps(replace(own, model=own.build()))
         here = replace(request, device=machine.device)
-        with Worker(jobs.OWN_STEP, here, pickled, list(sys.path), time_limit_s=TIME_LIMIT_S) as worker:
-            reading = worker.call("reading")
-    except OutOfMemory as error:
-        taken_s = time.perf_counter() - started
-        reading = Reading(source="measured", fits=False, reason=str(error), seconds=taken_s)
+        reading = measurements.measured(here, pickled, list(sys.path), job=jobs.OWN_STEP)
     except ChildFailed as error:
         raise ValueError(error.reason) from error
     return Cost(

@@ -34,7 +34,7 @@ class TestedCost:
         """Take the cost, the name under which the baseline has it, and pytest's configuration."""
         self.cost = cost
         self._test = test
-        self._file = config.rootpath / _file_name()
+        self._folder = config.rootpath
         self._update: bool = config.option.stepcost_update
 
     def __getattr__(self, name: str) -> Any:
@@ -54,26 +54,24 @@ class TestedCost:
         __tracebackhide__ = True
         if self.cost.reading.fits is False:
             pytest.fail(f"{self._test}: {self.cost}", pytrace=False)
-        line = baseline.line_of(self._test, self.cost)
+        line, file = baseline.line_of(self._test, self.cost), self._folder / baseline.FILE
         try:
-            known = baseline.load(self._file)
+            known = baseline.load(file)
         except ValueError as error:
             pytest.fail(str(error), pytrace=False)
         if self._update:
-            baseline.save(self._file, known | {line.key: line})
+            baseline.save(file, known | {line.key: line})
         elif line.key in known:
             grown = baseline.growth(known[line.key], line)
             if grown:
                 pytest.fail(grown, pytrace=False)
         else:
-            self._no_line([one for one in known.values() if one.test == line.test])
+            self._no_line(file.name, [one for one in known.values() if one.test == line.test])
 
-    def _no_line(self, others: list[Any]) -> None:
+    def _no_line(self, file: str, others: list[Any]) -> None:
         """Fail without a line to compare with; skip where there is one, of another card or source."""
         if not others:
-            pytest.fail(
-                f"{self._file.name} has no line for {self._test}: --stepcost-update writes it", pytrace=False
-            )
+            pytest.fail(f"{file} has no line for {self._test}: --stepcost-update writes it", pytrace=False)
         has = ", ".join(sorted(f"{one.source} for {one.gpu}" for one in others))
         asked = f"{self.cost.reading.source} for {self.cost.gpu}"
         pytest.skip(f"the baseline is {has}, this is {asked}: --stepcost-update adds a line")
@@ -113,9 +111,3 @@ def stepcost(request: pytest.FixtureRequest) -> Any:
         return TestedCost(cost, name, request.config)
 
     return ask
-
-
-def _file_name() -> str:
-    from stepcost.baseline import FILE  # noqa: PLC0415 (off until used)
-
-    return FILE

@@ -45,11 +45,14 @@ class Measurements:
         """Start a child within the time limit. Raises ``MeasureError``."""
         return Worker(job, *arguments, time_limit_s=self.time_limit_s)
 
-    def measured(self, request: Request) -> Reading:
-        """Read the memory of a configuration in a fresh process. Raises ``MeasureError``."""
+    def measured(self, request: Request, *more: Any, job: str | None = None) -> Reading:
+        """Read the memory of a configuration in a fresh process; a ``job`` may take more than the request.
+
+        Raises ``MeasureError``.
+        """
         started = time.perf_counter()
         try:
-            with self.asked("reading", READ, jobs.CONFIGURATION, request) as (_, reading):
+            with self.asked("reading", READ, job or jobs.CONFIGURATION, request, *more) as (_, reading):
                 found: Reading = reading
         except OutOfMemory as error:
             return _unfit(error, started)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
@@ -93,13 +94,8 @@ def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -
             tape.know(PARAMETER, model.parameters())
             tape.know(BUFFER, model.buffers())
             tape.know(INPUT, tensors_in(batch))
-            make = workload.make_optimizer
-            optimizer = (
-                _optimizer(request.optimizer, model)
-                if make is None
-                else _as_on_cuda(make(model.parameters()))
-            )
-            step = TrainingStep(model, optimizer, workload.objective)
+            make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
+            step = TrainingStep(model, _as_on_cuda(make(model.parameters())), workload.objective)
             for _ in range(steps):
                 # As before the step that is read on a GPU: old gradients are not counted in its forward.
                 step.optimizer.zero_grad(set_to_none=True)
@@ -122,18 +118,9 @@ def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -
             gc.enable()
 
 
-def _optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimizer with the implementation CUDA chooses: foreach, unless the row says otherwise."""
-    row = find_optimizer(name)
-    is_chosen = {"foreach", "fused"} & dict(row.options).keys() or not takes(row, "foreach")
-    return build_optimizer(name, model.parameters(), **({} if is_chosen else {"foreach": True}))
-
-
 def _as_on_cuda(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let an optimizer of the user's own run as it would on CUDA: foreach, where it leaves that to torch."""
-    if isinstance(
-        optimizer, torch.optim.Adafactor
-    ):  # which runs parameter by parameter unless told otherwise
+    """Let an optimizer run as it would on CUDA: foreach, where it leaves that to torch."""
+    if isinstance(optimizer, torch.optim.Adafactor):  # parameter by parameter, unless told otherwise
         return optimizer
     for group in optimizer.param_groups:
         if group.get("foreach", False) is None and not group.get("fused"):
