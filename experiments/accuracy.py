@@ -123,7 +123,11 @@ def tracked_peak_bytes(request: Request) -> int | None:
             model = build_model(request.model, num_classes=request.num_classes, image_size=request.image_size)
         except ValueError:
             return None
-        step = TrainingStep(model.train(), build_optimizer(request.optimizer, model.parameters()), classify)
+        step = TrainingStep(
+            model=model.train(),
+            optimizer=build_optimizer(request.optimizer, model.parameters()),
+            objective=classify,
+        )
         images = torch.zeros(request.batch_size, 3, request.image_size, request.image_size)
         labels = torch.zeros(request.batch_size, dtype=torch.int64)
         tracker = MemTracker()

@@ -56,7 +56,9 @@ def record_run(request: Request) -> History:
     recorder.mark("model")
     batch = workload.batch(request.batch_size, device)
     recorder.mark("batch")
-    training_step = TrainingStep(built, build_optimizer(request.optimizer, built.parameters()), classify)
+    training_step = TrainingStep(
+        model=built, optimizer=build_optimizer(request.optimizer, built.parameters()), objective=classify
+    )
     counters: dict[str, int] = {}
     for step in range(STEPS):
         training_step.optimizer.zero_grad(set_to_none=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP
 
@@ -21,7 +23,7 @@ def _ignore(phase: str) -> None:
     """Take note of nothing."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingStep:
     """A model with its optimizer and objective: call it with a batch to train on that batch."""
 
@@ -30,21 +32,49 @@ class TrainingStep:
     objective: Objective
     forward: Forward | None = None
     """What runs the model where that is not the model itself."""
+    autocast: torch.dtype | None = None
+    """What forward and loss are cast to by ``torch.autocast``; ``None``: they are not."""
+    keeps_casts: bool = True
+    """Whether autocast keeps the weights it has cast until the end of forward."""
+    scaler: torch.amp.GradScaler | None = None
+    """Scales the loss, so that small gradients do not vanish in fp16."""
+    accumulate: int = 1
+    """Micro-batches whose gradients are summed before the optimizer steps; each is ``batch``."""
+    attention: SDPBackend | None = None
+    """The kernels to which ``scaled_dot_product_attention`` is held; ``None``: torch chooses."""
 
     def __call__(self, batch: Any, after: Callable[[str], None] = _ignore) -> tuple[torch.Tensor, Any]:
         """Take one step on ``batch``, which is whatever the objective takes.
 
-        ``after(phase)`` is called at the end of each of ``PHASES``, for readings.
-        Returns the loss (scalar, detached) and what else the objective returned.
+        ``after(phase)`` is called at the end of each of ``PHASES``, for readings; with accumulation, at the
+        end of forward and backward of each micro-batch. Returns the loss of the last (scalar, detached) and
+        what else the objective returned.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        loss, output = self.objective(self.forward or self.model, batch)
-        after(FORWARD)
-        loss.backward()
-        after(BACKWARD)
-        self.optimizer.step()
+        with nullcontext() if self.attention is None else sdpa_kernel(self.attention):
+            for _ in range(self.accumulate):
+                loss, output = self._losses(batch)
+                after(FORWARD)
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+                after(BACKWARD)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         after(OPTIMIZER_STEP)
         return loss.detach(), output
+
+    def _losses(self, batch: Any) -> tuple[torch.Tensor, Any]:
+        """Run forward: the loss as its mean over all micro-batches, and what else the objective returns."""
+        forward = self.forward or self.model
+        if self.autocast is None:
+            loss, output = self.objective(forward, batch)
+        else:
+            kind = next(self.model.parameters()).device.type
+            with torch.autocast(kind, self.autocast, cache_enabled=self.keeps_casts):
+                loss, output = self.objective(forward, batch)
+        return (loss if self.accumulate == 1 else loss / self.accumulate), output
 
 
 def classify(forward: Forward, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -46,7 +46,9 @@ def build_step(
         if make is None
         else make(model.parameters())
     )
-    return TrainingStep(model, optimizer, workload.objective, forward=_forward(model, engine))
+    return TrainingStep(
+        model=model, optimizer=optimizer, objective=workload.objective, forward=_forward(model, engine)
+    )
 
 
 def _optimizer(

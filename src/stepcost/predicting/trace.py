@@ -95,7 +95,11 @@ def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -
             tape.know(BUFFER, model.buffers())
             tape.know(INPUT, tensors_in(batch))
             make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
-            step = TrainingStep(model, _as_on_cuda(make(model.parameters())), workload.objective)
+            step = TrainingStep(
+                model=model,
+                optimizer=_as_on_cuda(make(model.parameters())),
+                objective=workload.objective,
+            )
             for _ in range(steps):
                 # As before the step that is read on a GPU: old gradients are not counted in its forward.
                 step.optimizer.zero_grad(set_to_none=True)
