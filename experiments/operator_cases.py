@@ -58,7 +58,7 @@ def tokens(words: int, size: int, length: int) -> torch.Tensor:
 
 
 def own_loss(model: Any, batch: torch.Tensor) -> Any:
-    """The loss as a language model defines it for labels."""
+    """Take the loss as a language model defines it for labels."""
     return model(input_ids=batch, labels=batch).loss
 
 

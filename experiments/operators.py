@@ -121,7 +121,7 @@ def partition(
 def _in_child(case: Case, queue: Any) -> None:
     try:
         queue.put(measure(case))
-    except Exception as error:  # noqa: BLE001 (a case that cannot run costs itself only)
+    except Exception as error:
         queue.put({"case": case.name, "error": f"{type(error).__name__}: {str(error)[:300]}"})
 
 
