@@ -35,6 +35,8 @@ class Simulation:
     peak: Peak | None = None
     requests: list[tuple[str, int]] = field(default_factory=list)
     """Everything asked of the allocator in order: ``alloc`` or ``free``, and the bytes requested."""
+    marks: list[tuple[str, int]] = field(default_factory=list)
+    """Named moments, each with how many requests there were before it."""
 
 
 class _Run:
@@ -107,6 +109,7 @@ class _Run:
     def mark(self, name: str) -> None:
         """Read the counters at a named moment, and start them again."""
         allocated = self.allocator.allocated_bytes
+        self.result.marks.append((name, len(self.result.requests)))
         if name == trace.MODEL_LOADED:
             self.phase = "batch to the device"
         elif name in PHASES:

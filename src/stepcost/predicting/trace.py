@@ -9,9 +9,12 @@ a workspace.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,6 +83,29 @@ def trace_run(request: Request, steps: int = STEPS, *, workload: Workload | None
 
 
 def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -> Trace:
+    make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
+
+    def step_of(model: nn.Module) -> TrainingStep:
+        return TrainingStep(
+            model=model, optimizer=make(model.parameters()), objective=workload.objective
+        )
+
+    return trace_steps(model, lambda: workload.batch(request.batch_size, "meta"), step_of, steps)
+
+
+def trace_steps(
+    model: nn.Module,
+    make_batch: Callable[[], Any],
+    step_of: Callable[[nn.Module], TrainingStep],
+    steps: int = STEPS,
+    *,
+    last_step: Callable[[Tape], contextlib.AbstractContextManager[Any]] = lambda _: contextlib.nullcontext(),
+) -> Trace:
+    """Trace ``steps`` training steps of a model on the meta device; ``last_step`` is entered around the last.
+
+    ``make_batch()`` makes the batch on the meta device, ``step_of(model)`` the step of the model that is
+    handed to it, which has memory on the tape.
+    """
     tape = Tape(RULES)
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle would free at a random moment
@@ -89,23 +115,20 @@ def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -
             # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
             model = model._apply(torch.empty_like).train()
             tape.mark(MODEL_LOADED)
-            batch = workload.batch(request.batch_size, "meta")
+            batch = make_batch()
             tape.mark(BATCH_LOADED)
             tape.know(PARAMETER, model.parameters())
             tape.know(BUFFER, model.buffers())
             tape.know(INPUT, tensors_in(batch))
-            make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
-            step = TrainingStep(
-                model=model,
-                optimizer=_as_on_cuda(make(model.parameters())),
-                objective=workload.objective,
-            )
-            for _ in range(steps):
+            step = step_of(model)
+            _as_on_cuda(step.optimizer)
+            for number in range(steps):
                 # As before the step that is read on a GPU: old gradients are not counted in its forward.
                 step.optimizer.zero_grad(set_to_none=True)
                 tape.mark(STEP_BEGINS)
                 tape.phase = FORWARD
-                with watched(model, tape.enter):
+                around = last_step(tape) if number == steps - 1 else contextlib.nullcontext()
+                with watched(model, tape.enter), around:
                     step(batch, tape.after)
                 tape.mark(STEP_DONE)
                 tape.know(GRADIENT, (parameter.grad for parameter in model.parameters()))
