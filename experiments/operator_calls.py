@@ -7,6 +7,8 @@ what they allocated: what ``tests/predicting`` replays.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import gzip
 import json
 import re
@@ -75,7 +77,9 @@ def calls_of(measured: Path) -> Iterator[Call]:
                 if not changes or key in seen or not name.startswith("aten."):
                     continue
                 seen.add(key)
-                call = Call(name, [], {}, changes)
+                # Of a long list of tensors, those that are written down.
+                listed = "_foreach_" in name and len(leaves) == SHORT
+                call = Call(name, [], {}, changes[:SHORT] if listed else changes)
                 try:
                     yield call._replace(**_arguments(call, leaves))
                 except LookupError as error:
@@ -134,26 +138,22 @@ TAKES: dict[str, Take] = {
 
 
 def _arguments(call: Call, leaves: list[str]) -> dict[str, Any]:
-    """Put the flat list of arguments into the places that the operator has for them."""
-    schema = call.function._schema.arguments
-    if "_trilinear" in call.name:  # four lists of dimensions in a row
-        numbers = [int(one) for one in leaves[3:]]
-        sizes = {7: (1, 1, 2, 2)}.get(len(numbers), ())
-        lists, rest = [], numbers
-        for size in sizes:
-            lists.append(rest[:size])
-            rest = rest[size:]
-        return {"arguments": [*leaves[:3], *lists, *rest]}
-    found = _place(list(schema), leaves, len(leaves) >= SHORT)
-    if found is None:
-        raise LookupError("its arguments are not understood")
-    arguments, options = [], {}
-    for one, value in found:
-        if one.kwarg_only or len(arguments) < list(schema).index(one):
-            options[one.name] = value
-        else:
-            arguments.append(value)
-    return {"arguments": arguments + _rest(call.name, arguments, len(leaves)), "options": options}
+    """Put the flat list of arguments into the places that the operator has for them: the first that runs."""
+    schema = list(call.function._schema.arguments)
+    for found in _placements(schema, leaves, len(leaves) >= SHORT):
+        arguments: list[Any] = []
+        options = {}
+        for one, value in found:
+            if one.kwarg_only or len(arguments) < schema.index(one):
+                options[one.name] = value
+            else:
+                arguments.append(value)
+        arguments += _rest(call.name, arguments, len(leaves))
+        given = [_made(value) for value in arguments], {name: _made(value) for name, value in options.items()}
+        with contextlib.suppress(Exception):
+            call.function(*given[0], **given[1])
+            return {"arguments": arguments, "options": options}
+    raise LookupError("its arguments are not understood")
 
 
 def _rest(name: str, arguments: list[Any], leaves: int) -> list[Any]:
@@ -179,44 +179,41 @@ def _sizes(tensor: str) -> list[int]:
     return [int(one) for one in TENSOR.fullmatch(tensor)[2].split(",")]
 
 
-def _place(schema: list[Any], leaves: list[str], short: bool) -> list[tuple[Any, Any]] | None:
-    """Give each argument its leaves, from the left; one with a default may have none."""
-    if not schema:
-        return None if leaves else []
+SIZES = {"stride": 2, "padding": 2, "dilation": 2, "bias_sizes": 1}
+"""Of a convolution over images, lists that stand in a row."""
+
+
+def _placements(schema: list[Any], leaves: list[str], short: bool) -> Iterator[list[tuple[Any, Any]]]:
+    """Ways to give each argument its leaves, from the left; one with a default may have none."""
+    if not schema or (short and not leaves):
+        if not leaves:
+            yield []
+        return
     first, rest = schema[0], schema[1:]
     kind = str(first.real_type)
     if kind.startswith("Optional["):
         kind = kind[len("Optional[") : -1]
         if leaves[:1] == ["None"]:
-            placed = _place(rest, leaves[1:], short)
-            if placed is not None:
-                return [(first, None), *placed]
+            for placed in _placements(rest, leaves[1:], short):
+                yield [(first, None), *placed]
     if kind.startswith("List["):
-        inner = kind[5:-1]
         for size in range(len(leaves), -1, -1):
-            if (first.N or 1) > 1 and size not in (1, first.N) and not (short and size == len(leaves)):
+            fixed = SIZES.get(first.name, first.N or 1)
+            if fixed > 1 and size != fixed and not (short and size == len(leaves)):
                 continue
-            try:
-                values = [_leaf(inner, one) for one in leaves[:size]]
-            except LookupError:
-                continue
-            placed = _place(rest, leaves[size:], short)
-            if placed is not None:
-                return [(first, values), *placed]
+            with contextlib.suppress(LookupError):
+                values = [_leaf(kind[5:-1], one) for one in leaves[:size]]
+                if kind[5:-1] == "Tensor" and not all(map(_tensor, leaves[:size])):
+                    continue
+                for placed in _placements(rest, leaves[size:], short):
+                    yield [(first, values), *placed]
     elif leaves:
-        try:
+        with contextlib.suppress(LookupError):
             value = _leaf(kind, leaves[0])
-        except LookupError:
-            pass
-        else:
-            placed = _place(rest, leaves[1:], short)
-            if placed is not None:
-                return [(first, value), *placed]
+            for placed in _placements(rest, leaves[1:], short):
+                yield [(first, value), *placed]
     if first.has_default_value():
-        return _place(rest, leaves, short)
-    if short and not leaves:
-        return []
-    return None
+        yield from _placements(rest, leaves, short)
 
 
 def _leaf(kind: str, text: str) -> Any:
@@ -248,17 +245,17 @@ def _made(value: Any) -> Any:
 
 def replay(call: Call) -> Changes:
     """What a prediction for an H100 and torch 2.11 has the call allocate and free."""
-    arguments, options = _made(call.arguments), {name: _made(value) for name, value in call.options.items()}
     tape = Tape(RULES)
     with tape:
+        arguments, options = _made(call.arguments), {name: _made(one) for name, one in call.options.items()}
+        tape.events = []
         made = call.function(*arguments, **options)
     events = tape.events
-    held = [(FREE, event[1], event[2]) for event in events]  # while what is made is alive
-    tape.events = []
-    del made, held
-    card = find_card("h100-80gb")
-    traced = Trace(events=events, kinds={})
-    requests = simulate(traced, workspaces_on(card, (2, 11)), None).requests
+    tape.events = []  # what is made dies later
+    del made
+    # In a steady step cuBLAS has its workspaces.
+    workspaces = dataclasses.replace(workspaces_on(find_card("h100-80gb"), (2, 11)), cublas_bytes=0, cublaslt_bytes=0)
+    requests = simulate(Trace(events=events, kinds={}), workspaces, None).requests
     return [size if action == ALLOC else -size for action, size in requests]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepcost.activations import LOSS, Owner
+from stepcost.predicting.composite import is_composite, run_composite
 from stepcost.reading import FORWARD, PHASES
 
 ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
@@ -104,6 +105,9 @@ class Tape(TorchDispatchMode):
             return rule(self, func, *args, **(kwargs or {}))
         if args and isinstance(args[0], (list, tuple)) and _updates_lists(func, args[0]):
             return None
+        if is_composite(func):
+            with self:
+                return self.note(run_composite(func, args, kwargs or {}))
         return self.note(func(*args, **(kwargs or {})))
 
     def note(self, made: Any) -> Any:
