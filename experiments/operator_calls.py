@@ -161,7 +161,7 @@ def _rest(name: str, arguments: list[Any], leaves: int) -> list[Any]:
     if leaves < SHORT or not arguments or "foreach" in name:
         return []
     if "efficient_attention_backward" in name:
-        arguments[-1] += [True, arguments[4] is not None]
+        arguments[-1] += [True, False]
         return [False]
     if "cudnn_attention_backward" in name:
         return [_sizes(arguments[2])[2], 0.0, False]

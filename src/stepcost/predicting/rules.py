@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from stepcost.predicting import cudnn, indexing
+from stepcost.predicting.attention import ATTENTION_RULES
+from stepcost.predicting.embedding import EMBEDDING_RULES
 from stepcost.predicting.reduction import note_reduction
 from stepcost.predicting.tape import GEMM, Rule, Tape
 from stepcost.reading import BACKWARD
@@ -64,35 +66,6 @@ def _softmax_backward(tape: Tape, func: Any, gradient: torch.Tensor, *rest: Any)
     made = tape.note(func(gradient, *rest))
     with tape.holding(gradient.numel() * gradient.element_size()):
         return made
-
-
-def _efficient_attention(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Make the output and the logarithms of its sums; the seed and offset of dropout stay on the CPU."""
-    made = func(*args, **kwargs)
-    tape.note(made[:2])
-    return made
-
-
-def _efficient_attention_backward(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Make three gradients, and also row sums of gradient times output, and blocks of one gradient.
-
-    ``aten/src/ATen/native/transformers/cuda/attention_backward.cu``, and ``kernel_backward.h`` for float32:
-    blocks of 64 queries by 64 features, each with 16 bytes to count who has added to it.
-    """
-    gradient, query = args[0], args[1]
-    made = func(*args, **kwargs)
-    batch, heads, queries, features = query.shape
-    sums = 4 * batch * heads * queries
-    blocks = batch * heads * -(-queries // 64) * -(-features // 64)
-    with tape.copied((gradient.transpose(1, 2), "nchw")):
-        tape.note(made)
-        product, first = tape.hold(gradient.numel() * 4), tape.hold(sums)
-        kept = tape.hold(sums)
-        tape.drop(first)
-        tape.drop(product)
-        with tape.holding(blocks * (64 * 64 * 4 + 16)):
-            tape.drop(kept)
-    return made
 
 
 def _dropout_in_one(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -153,7 +126,7 @@ def _index_put(tape: Tape, func: Any, tensor: torch.Tensor, indices: Any, values
         within = tape.hold(size)
         addresses = tape.hold(size)
         tape.drop(within)
-        sort = indexing.sort_bytes(index.numel(), (tensor.numel() - 1) // slice_values)
+        sort = indexing.sort_bytes(index.numel(), ((tensor.numel() - 1) // slice_values).bit_length())
         with tape.copied((values, "nchw")), tape.holding(size, size, size, sort):
             pass
         tape.drop(addresses)
@@ -168,14 +141,14 @@ def _gemm(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 RULES: dict[Any, Rule] = {
+    **ATTENTION_RULES,
+    **EMBEDDING_RULES,
     aten.convolution.default: cudnn.convolution,
     aten.convolution_backward.default: cudnn.convolution_backward,
     aten.native_batch_norm.default: cudnn.batch_norm,
     aten.native_batch_norm_backward.default: cudnn.batch_norm_backward,
     aten.native_layer_norm.default: _layer_norm,
     aten.native_layer_norm_backward.default: _layer_norm_backward,
-    aten._scaled_dot_product_efficient_attention.default: _efficient_attention,
-    aten._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,
     aten._softmax_backward_data.default: _softmax_backward,
     aten.native_dropout.default: _dropout_in_one,
     aten.add.Tensor: _add,
