@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stepcost.catalog.cards import find_card
+from stepcost.predicting.as_on_cuda import as_on_cuda
 from stepcost.predicting.rules import RULES
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.tape import ALLOC, FREE, Tape
@@ -52,7 +53,9 @@ class Call(NamedTuple):
     @property
     def dtypes(self) -> set[str]:
         """Dtypes of the tensors that it takes."""
-        return {found[1] for one in _flat([self.arguments, *self.options.values()]) if (found := _tensor(one))}
+        return {
+            found[1] for one in _flat([self.arguments, *self.options.values()]) if (found := _tensor(one))
+        }
 
 
 def _flat(value: Any) -> Iterator[Any]:
@@ -129,7 +132,11 @@ TAKES: dict[str, Take] = {
     "float": _number,
     "bool": _one_of("True", "False"),
     "number": lambda text: text == "True" if text in ("True", "False") else _number(text),
-    "ScalarType": _start("torch.", [f"torch.{n}{b}" for n in ("float", "int", "uint") for b in (8, 16, 32, 64)] + ["torch.bool", "torch.bfloat16"]),
+    "ScalarType": _start(
+        "torch.",
+        [f"torch.{n}{b}" for n in ("float", "int", "uint") for b in (8, 16, 32, 64)]
+        + ["torch.bool", "torch.bfloat16"],
+    ),
     "Layout": _one_of("torch.strided"),
     "Device": lambda text: _start("device(")(text) and "meta",
     "MemoryFormat": _start("torch.", FORMATS),
@@ -246,7 +253,7 @@ def _made(value: Any) -> Any:
 def replay(call: Call) -> Changes:
     """What a prediction for an H100 and torch 2.11 has the call allocate and free."""
     tape = Tape(RULES)
-    with tape:
+    with as_on_cuda(tape), tape:
         arguments, options = _made(call.arguments), {name: _made(one) for name, one in call.options.items()}
         tape.events = []
         made = call.function(*arguments, **options)
@@ -254,7 +261,9 @@ def replay(call: Call) -> Changes:
     tape.events = []  # what is made dies later
     del made
     # In a steady step cuBLAS has its workspaces.
-    workspaces = dataclasses.replace(workspaces_on(find_card("h100-80gb"), (2, 11)), cublas_bytes=0, cublaslt_bytes=0)
+    workspaces = dataclasses.replace(
+        workspaces_on(find_card("h100-80gb"), (2, 11)), cublas_bytes=0, cublaslt_bytes=0
+    )
     requests = simulate(Trace(events=events, kinds={}), workspaces, None).requests
     return [size if action == ALLOC else -size for action, size in requests]
 
@@ -275,7 +284,9 @@ def main() -> None:
         of = sum(call.name == name and " ".join(sorted(call.dtypes)) == dtypes for call in calls)
         print(f"\n{name} ({dtypes}): {len(found)} of {of} differ")
         for _, call, predicted in sorted(found, key=lambda one: -one[0])[:3]:
-            print(f"  {call.arguments} {call.options}\n    measured  {call.changes[:16]}\n    predicted {predicted[:200] if isinstance(predicted, str) else predicted[:16]}")
+            print(
+                f"  {call.arguments} {call.options}\n    measured  {call.changes[:16]}\n    predicted {predicted[:200] if isinstance(predicted, str) else predicted[:16]}"
+            )
     print(f"\n{sum(map(len, differing.values()))} of {len(calls)} calls differ")
     if len(sys.argv) > 2:
         text = json.dumps([list(call) for call in calls], separators=(",", ":"))

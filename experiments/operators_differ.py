@@ -64,9 +64,7 @@ def predicted(case: Case) -> tuple[list[Operator], int, int]:
 
     with torch.device("meta"):
         model = case.module()
-    traced = trace_steps(
-        model, lambda: case.batch_on("meta"), case.step_of, STEPS + 1, last_step=marked
-    )
+    traced = trace_steps(model, lambda: case.batch_on("meta"), case.step_of, STEPS + 1, last_step=marked)
     done = [number for number, event in enumerate(traced.events) if event[:2] == (MARK, STEP_DONE)]
     steady = Trace(events=traced.events[: done[STEPS - 1] + 1], kinds=traced.kinds, owners=traced.owners)
     simulation = simulate(steady, workspaces_on(GPU, TORCH), None)

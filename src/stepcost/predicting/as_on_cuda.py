@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stepcost.predicting.composite import kernels_of_their_own
 from stepcost.predicting.tape import Tape
 
 
@@ -37,6 +38,7 @@ def as_on_cuda(tape: Tape) -> Iterator[None]:
             tape.in_setitem = False
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(kernels_of_their_own())
         stack.enter_context(mock.patch.object(functional, "linear", linear))
         stack.enter_context(mock.patch.object(torch.Tensor, "__setitem__", setitem))
         stack.enter_context(mock.patch.object(functional, "scaled_dot_product_attention", _attention))

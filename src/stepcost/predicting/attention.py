@@ -52,7 +52,9 @@ def _efficient_backward(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any
     return made if wants_bias else (*made[:3], None)
 
 
-def _efficient_scratch_bytes(query: torch.Tensor, key: torch.Tensor, value_features: int, dropout: bool) -> int:
+def _efficient_scratch_bytes(
+    query: torch.Tensor, key: torch.Tensor, value_features: int, dropout: bool
+) -> int:
     """Blocks of the gradient of the queries, and of keys and values where registers cannot hold these.
 
     ``Params.workspace_size`` in ``mem_eff_attention/kernel_backward.h``, with the tiles that
@@ -93,13 +95,19 @@ class SplitKeys:
     def scratch_bytes(self, multiprocessors: int, _: int) -> tuple[int, ...]:
         """Bytes of logarithms and of outputs, of all parts; zeros where one block does all keys."""
         splits = self._splits(2 * multiprocessors)
-        return (0, 0) if splits == 1 else (FLOAT_BYTES * splits * self.rows, FLOAT_BYTES * splits * self.rows * self.features)
+        return (
+            (0, 0)
+            if splits == 1
+            else (FLOAT_BYTES * splits * self.rows, FLOAT_BYTES * splits * self.rows * self.features)
+        )
 
     def _splits(self, places: int) -> int:
         if not places or self.blocks >= 0.8 * places:
             return 1
         parts = range(1, min(128, places, self.key_blocks) + 1)
-        able = [one for one in parts if one == 1 or -(-self.key_blocks // one) != -(-self.key_blocks // (one - 1))]
+        able = [
+            one for one in parts if one == 1 or -(-self.key_blocks // one) != -(-self.key_blocks // (one - 1))
+        ]
         waves = {one: self.blocks * one / places for one in able}
         full = {one: number / -(-number // 1) for one, number in waves.items()}
         return next(one for one in able if full[one] >= 0.85 * max(full.values()))

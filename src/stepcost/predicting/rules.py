@@ -11,7 +11,9 @@ import torch
 from stepcost.predicting import cudnn, indexing
 from stepcost.predicting.attention import ATTENTION_RULES
 from stepcost.predicting.embedding import EMBEDDING_RULES
-from stepcost.predicting.reduction import note_reduction
+from stepcost.predicting.losses import LOSS_RULES
+from stepcost.predicting.norms import NORM_RULES
+from stepcost.predicting.reduction import REDUCTION_RULES
 from stepcost.predicting.tape import GEMM, Rule, Tape
 from stepcost.reading import BACKWARD
 
@@ -38,49 +40,11 @@ def _is_alone(tensor: torch.Tensor) -> bool:
     return fills and not tensor._is_view()
 
 
-def _layer_norm(tape: Tape, func: Any, images: torch.Tensor, *rest: Any) -> Any:
-    """CUDA normalizes contiguous memory into contiguous memory, and copies what is not."""
-    with tape.copied((images, "nchw")):
-        return tape.note(_contiguous(func(images, *rest)))
-
-
-def _layer_norm_backward(
-    tape: Tape, func: Any, gradient: torch.Tensor, images: torch.Tensor, *rest: Any
-) -> Any:
-    """Copy inputs and gradient that are not contiguous; make contiguous gradients."""
-    with tape.copied((images, "nchw")):
-        made = tape.note(_contiguous(func(gradient, images, *rest)))
-        with tape.copied((gradient, "nchw")):
-            return made
-
-
-def _contiguous(made: Iterable[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
-    """Tensors of the same shapes, each contiguous: the meta device gives them the strides of an input."""
-    return tuple(
-        None if one is None else torch.empty(one.shape, dtype=one.dtype, device="meta") for one in made
-    )
-
-
-def _softmax_backward(tape: Tape, func: Any, gradient: torch.Tensor, *rest: Any) -> Any:
-    """Make the gradient, then gradient times output (``aten/src/ATen/native/cuda/SoftMax.cu``)."""
-    made = tape.note(func(gradient, *rest))
-    with tape.holding(gradient.numel() * gradient.element_size()):
-        return made
-
-
 def _dropout_in_one(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Make the mask first, then the output."""
     out, mask = func(*args, **kwargs)
     tape.note((mask, out))
     return out, mask
-
-
-def _reduce(tape: Tape, func: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Make the output; a long sum is split over blocks, which need memory to meet in."""
-    made = tape.note(func(tensor, *args, **kwargs))
-    dims = args[0] if args and isinstance(args[0], (list, tuple)) else []
-    note_reduction(tape, tensor, list(dims))
-    return made
 
 
 def _roll(tape: Tape, func: Any, tensor: torch.Tensor, shifts: list[int], dims: Iterable[int] = ()) -> Any:
@@ -143,18 +107,17 @@ def _gemm(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
 RULES: dict[Any, Rule] = {
     **ATTENTION_RULES,
     **EMBEDDING_RULES,
+    **LOSS_RULES,
+    **NORM_RULES,
+    **REDUCTION_RULES,
     aten.convolution.default: cudnn.convolution,
     aten.convolution_backward.default: cudnn.convolution_backward,
     aten.native_batch_norm.default: cudnn.batch_norm,
     aten.native_batch_norm_backward.default: cudnn.batch_norm_backward,
-    aten.native_layer_norm.default: _layer_norm,
-    aten.native_layer_norm_backward.default: _layer_norm_backward,
-    aten._softmax_backward_data.default: _softmax_backward,
     aten.native_dropout.default: _dropout_in_one,
     aten.add.Tensor: _add,
     aten.roll.default: _roll,
     **dict.fromkeys((aten.index_put.default, aten._index_put_impl_.default), _index_put),
     aten.scalar_tensor.default: _scalar_tensor,
-    **dict.fromkeys((aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim), _reduce),
     **dict.fromkeys((aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default), _gemm),
 }

@@ -86,9 +86,7 @@ def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -
     make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
 
     def step_of(model: nn.Module) -> TrainingStep:
-        return TrainingStep(
-            model=model, optimizer=make(model.parameters()), objective=workload.objective
-        )
+        return TrainingStep(model=model, optimizer=make(model.parameters()), objective=workload.objective)
 
     return trace_steps(model, lambda: workload.batch(request.batch_size, "meta"), step_of, steps)
 
