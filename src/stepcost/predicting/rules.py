@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from stepcost.predicting import cudnn, indexing
-from stepcost.predicting.attention import ATTENTION_RULES
+from stepcost.predicting.fused_attention import ATTENTION_RULES
 from stepcost.predicting.embedding import EMBEDDING_RULES
 from stepcost.predicting.losses import LOSS_RULES
 from stepcost.predicting.norms import NORM_RULES
