@@ -1,4 +1,4 @@
-"""Where the operators of a predicted step differ from those that a GPU ran: ``experiments.operators --differ``.
+"""Where operators of a predicted step differ from those that a GPU ran: ``experiments.operators --differ``.
 
 An operator that a GPU ran while all operators were written down may differ from a plain step's: autograd sums
 gradients in place only where nobody watches. Peaks are those of a plain step.
@@ -11,6 +11,7 @@ import difflib
 import json
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def predicted(case: Case) -> tuple[list[Operator], int, int]:
     found: list[Operator] = []
     limits = [*whole.marks, ("", len(whole.requests))]
     started = False
-    for (name, start), (_, end) in zip(limits, limits[1:], strict=False):
+    for (name, start), (_, end) in pairwise(limits):
         changes = [size if action == "alloc" else -size for action, size in whole.requests[start:end]]
         if name.startswith(INSIDE):
             found.append((*marks[0].seen[int(name.removeprefix(INSIDE))], changes))

@@ -1,4 +1,4 @@
-"""Where torch's Python code would choose otherwise on CUDA than on the meta device: patched meanwhile."""
+"""Where torch would choose otherwise on CUDA than on the meta device: done as on CUDA meanwhile."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from unittest import mock
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from stepcost.predicting.attention import ON_HOPPER, Attention
+from stepcost.predicting.autocast import as_autocast_on_cuda
 from stepcost.predicting.composite import kernels_of_their_own
+from stepcost.predicting.dispatched import ON_CUDA, dispatched
 from stepcost.predicting.tape import Tape
+
+aten = torch.ops.aten
 
 
 @contextlib.contextmanager
-def as_on_cuda(tape: Tape) -> Iterator[None]:
-    """Let torch's Python code choose on the meta device what it would choose on CUDA."""
-    plain_linear = functional.linear
+def as_on_cuda(tape: Tape, attention: Attention = ON_HOPPER) -> Iterator[None]:
+    """Let torch choose on the meta device what it would choose on CUDA."""
 
-    def linear(*args: Any, **kwargs: Any) -> Any:
-        tape.in_linear = True
-        try:
-            return plain_linear(*args, **kwargs)
-        finally:
-            tape.in_linear = False
+    def linear(proceed: Any, *args: Any) -> Any:
+        with tape.adding_in_place():
+            return proceed(*args)
+
+    def attend(proceed: Any, *args: Any, **kwargs: Any) -> Any:
+        with tape.adding_in_place():  # of a mask, to scores
+            return attention(proceed, *args, **kwargs)
 
     plain_setitem = torch.Tensor.__setitem__
 
@@ -37,12 +41,16 @@ def as_on_cuda(tape: Tape) -> Iterator[None]:
         finally:
             tape.in_setitem = False
 
+    kernels = {
+        "linear": linear,
+        "scaled_dot_product_attention": attend,
+        "dropout": _dropout,
+        "softmax.int": _in_float(aten._softmax.default),
+        "log_softmax.int": _in_float(aten._log_softmax.default),
+    }
     with contextlib.ExitStack() as stack:
         stack.enter_context(kernels_of_their_own())
-        stack.enter_context(mock.patch.object(functional, "linear", linear))
         stack.enter_context(mock.patch.object(torch.Tensor, "__setitem__", setitem))
-        stack.enter_context(mock.patch.object(functional, "scaled_dot_product_attention", _attention))
-        stack.enter_context(mock.patch.object(functional, "dropout", _dropout))
         for layer in (nn.LSTM, nn.GRU, nn.RNN):
             stack.enter_context(mock.patch.object(layer, "forward", _recurrent))
         # Private in torch (tried from 2.6 to 2.15): the devices that fused optimizers accept.
@@ -52,6 +60,8 @@ def as_on_cuda(tape: Tape) -> Iterator[None]:
             stack.enter_context(
                 mock.patch.object(optimizers, "_get_fused_kernels_supported_devices", supported)
             )
+        stack.enter_context(as_autocast_on_cuda())
+        stack.enter_context(dispatched(ON_CUDA, kernels))
         yield
 
 
@@ -62,32 +72,19 @@ def _recurrent(layer: nn.Module, *_: Any, **__: Any) -> None:
     )
 
 
-def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Memory-efficient attention, which CUDA chooses for float32 (``sdp_utils.cpp``)."""
-    names = ("attn_mask", "dropout_p", "is_causal")
-    options: dict[str, Any] = dict(zip(names, args, strict=False)) | kwargs
-    return torch.ops.aten._scaled_dot_product_efficient_attention(
-        query,
-        key,
-        value,
-        options.get("attn_mask"),
-        query.requires_grad,
-        options.get("dropout_p", 0.0),
-        options.get("is_causal", False),
-        scale=options.get("scale"),
-    )[0]
+def _dropout(proceed: Any, input: torch.Tensor, p: float, train: bool) -> Any:
+    """Fused dropout, which keeps one byte a value; with nothing to drop, the plain one."""
+    if input.is_meta and train and 0 < p < 1 and input.numel():
+        return torch.native_dropout(input, p, train)[0]
+    return proceed(input, p, train)
 
 
-def _dropout(
-    input: torch.Tensor,
-    p: float = 0.5,
-    training: bool = True,
-    inplace: bool = False,
-) -> torch.Tensor:
-    """Fused dropout, which keeps one byte a value; in place or with nothing to drop, the plain one."""
-    if inplace:
-        return torch.dropout_(input, p, training)
-    if not training or not 0 < p < 1:
-        return torch.dropout(input, p, training)
-    out: torch.Tensor = torch.native_dropout(input, p, training)[0]
-    return out
+def _in_float(function: Any) -> Any:
+    """CUDA takes float16 to float32 inside a softmax (``aten/src/ATen/native/SoftMax.cpp``)."""
+
+    def softmax(proceed: Any, input: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
+        if input.is_meta and input.dtype == torch.float16 and dtype == torch.float32:
+            return function(input, dim, True)
+        return proceed(input, dim, dtype)
+
+    return softmax

@@ -1,43 +1,252 @@
-"""Autocast is refused: it chooses by the device, and what is traced is on none: it would pass for fp32."""
+"""Autocast on meta tensors, as torch does it on CUDA: which operators cast what is asked of torch.
+
+Torch's own state says whether autocast is on and to what: ``torch.autocast("cuda")`` sets it here too. What
+an operator does under it is seen by running it once on fake CUDA tensors, which needs no GPU. Source:
+``aten/src/ATen/autocast_mode.h`` and ``autocast_mode.cpp``.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, Kernel, dispatched, operator, without
+
+is_on, lower_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
+LOWER = (torch.float16, torch.bfloat16)
 
 
 @contextlib.contextmanager
-def refused() -> Iterator[None]:
-    """Raise ``ValueError`` in one line where a step enters autocast that is not switched off.
-
-    Activation checkpointing enters one that is switched off, each time it computes again.
-    """
-    plain = torch.autocast.__init__
-    enter: Any = torch.autocast.__enter__
-    off: list[torch.autocast] = []
-
-    def made(
-        self: torch.autocast,
-        device_type: str,
-        dtype: Any = None,
-        enabled: bool = True,
-        cache_enabled: Any = None,
-    ) -> None:
-        plain(self, device_type, dtype, enabled, cache_enabled)
-        if not enabled:
-            off.append(self)
-
-    def entered(self: torch.autocast) -> Any:
-        if not any(self is one for one in off):
-            raise ValueError("autocast cannot be predicted yet, only fp32")
-        return enter(self)
-
-    with (
-        mock.patch.object(torch.autocast, "__init__", made),
-        mock.patch.object(torch.autocast, "__enter__", entered),
-    ):
+def as_autocast_on_cuda() -> Iterator[None]:
+    """Let autocast work on meta tensors as it does on CUDA ones; ``meta`` is ``cuda`` where it is asked."""
+    casts = Casts()
+    names = [
+        name.removeprefix("aten::")
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("aten::") and torch._C._dispatch_has_kernel_for_dispatch_key(name, "AutocastCUDA")
+    ]
+    with contextlib.ExitStack() as stack:
+        for owner, name, instead in list(_patches(casts)):
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, instead)
+        stack.enter_context(dispatched(AUTOCAST, {name: casts.kernel(operator(name)) for name in names}))
         yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What autocast does to the arguments of an operator."""
+
+    casts: tuple[tuple[int, torch.dtype], ...] = ()
+    """Which of the flattened arguments are cast and to what, in order."""
+    dtype: torch.dtype | None = None
+    """What the operator is told to compute in."""
+    instead: Any = None
+    """The overload that can be told so."""
+
+
+class Casts:
+    """The casts of a run, and the weights that are kept cast."""
+
+    def __init__(self) -> None:
+        self._plans: dict[Any, Plan] = {}
+        self._kept: dict[int, tuple[weakref.ref[torch.Tensor], torch.Tensor]] = {}
+
+    def forget(self) -> None:
+        """Drop the weights that are kept, as torch does at the end of the outermost autocast."""
+        self._kept.clear()
+
+    def kernel(self, function: Any) -> Kernel:
+        """Return the kernel of an operator."""
+
+        def run(proceed: Any, *args: Any, **kwargs: Any) -> Any:
+            if not is_on("cuda"):
+                return proceed(*args, **kwargs)
+            leaves, spec = tree_flatten((args, kwargs))
+            with without(AUTOCAST):
+                plan = self._plan(function, leaves, spec)
+                for index, dtype in plan.casts:
+                    leaves[index] = self._cast(leaves[index], dtype)
+                args, kwargs = tree_unflatten(leaves, spec)
+                if plan.dtype is not None:
+                    kwargs = kwargs | {"dtype": plan.dtype}
+                return (plan.instead or function)(*args, **kwargs)
+
+        return run
+
+    def _cast(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Cast; keep a weight's (``cached_cast``)."""
+        if tensor.dtype == dtype:
+            return tensor
+        keeps = (
+            torch.is_autocast_cache_enabled()
+            and dtype == lower_dtype("cuda")
+            and tensor.dtype == torch.float32
+            and tensor.requires_grad
+            and tensor.is_leaf
+            and not tensor._is_view()
+        )
+        if not keeps:
+            return tensor.to(dtype)
+        kept = self._kept.get(id(tensor))
+        if kept is None or kept[0]() is not tensor:
+            kept = self._kept[id(tensor)] = weakref.ref(tensor), tensor.to(dtype)
+        return kept[1]
+
+    def _plan(self, function: Any, leaves: list[Any], spec: Any) -> Plan:
+        """Return what is done, as was seen the first time."""
+        key = (function, lower_dtype("cuda"), *(_seen_as(one) for one in leaves), spec)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = _ask(function, leaves, spec)
+        return plan
+
+
+def _seen_as(leaf: Any) -> Any:
+    """Return what of an argument autocast looks at."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.dtype, leaf.is_meta
+    return leaf if isinstance(leaf, torch.dtype) else leaf is None
+
+
+class _Watch(TorchDispatchMode):
+    """Note which of some tensors are cast before anything else is done."""
+
+    def __init__(self, leaves: list[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._index = {id(one): number for number, one in enumerate(leaves)}
+        self.casts: list[tuple[int, torch.dtype]] = []
+        self._done = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operator."""
+        if func.namespace != "prim" and not self._done:
+            index = self._index.get(id(args[0])) if args else None
+            if func is torch.ops.aten._to_copy.default and index is not None:
+                self.casts.append((index, (kwargs or {})["dtype"]))
+            else:
+                self._done = True
+        return func(*args, **(kwargs or {}))
+
+
+def _ask(function: Any, leaves: list[Any], spec: Any) -> Plan:
+    """Run the operator on fake CUDA tensors under autocast, and see what it does to them."""
+
+    def fake(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        device = "cuda" if leaf.is_meta else leaf.device
+        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=device)
+
+    own: list[tuple[int, torch.dtype]] = []
+
+    def run() -> tuple[list[tuple[int, torch.dtype]], Any]:
+        fakes = [fake(leaf) for leaf in leaves]
+        args, kwargs = tree_unflatten(fakes, spec)
+        with _Watch(fakes) as watch:
+            made = function(*args, **kwargs)
+        return watch.casts, made[0] if isinstance(made, (tuple, list)) else made
+
+    # Fused attention would ask the driver which card there is; products are cast as it is.
+    neutral = without(AUTOCAST, ON_CUDA), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FakeTensorMode()
+    with _disable_current_modes(), contextlib.ExitStack() as stack:
+        for one in neutral:
+            stack.enter_context(one)
+        casts, made = run()
+        lower = [one for one in casts if one[1] == lower_dtype("cuda")]
+        if casts and not lower:  # to float32, as some operators do by themselves
+            # Autocast is needed where that is an error.
+            with torch.autocast("cuda", enabled=False), contextlib.suppress(RuntimeError):
+                own, _ = run()
+        casts = lower or [one for one in casts if one not in own]
+    first = next((one for one in leaves if isinstance(one, torch.Tensor)), None)
+    takes_dtype = any(one.name == "dtype" for one in function._schema.arguments)
+    if (
+        takes_dtype and tree_unflatten(leaves, spec)[1].get("dtype") is None
+    ):  # sums and softmax are told what to compute in
+        return Plan(dtype=None if first is None or made.dtype == first.dtype else made.dtype)
+    if casts or first is None or first.dtype not in LOWER or made.dtype in LOWER:
+        return Plan(casts=tuple(casts))
+    instead = _told_dtype(function)
+    return Plan() if instead is None else Plan(dtype=made.dtype, instead=instead)
+
+
+def _told_dtype(function: Any) -> Any:
+    """Return the overload that takes the same arguments and a dtype (of ``norm``); ``None`` without one."""
+    names = [one.name for one in function._schema.arguments]
+    packet = getattr(torch.ops.aten, function._schema.name.removeprefix("aten::"))
+    for overload in packet.overloads():
+        found = getattr(packet, overload)
+        if [one.name for one in found._schema.arguments] == [*names, "dtype"]:
+            return found
+    return None
+
+
+def _cuda(device_type: Any) -> Any:
+    return "cuda" if device_type == "meta" else device_type
+
+
+def _patches(casts: Casts) -> Iterator[tuple[Any, str, Any]]:
+    """Torch's Python functions that ask for a device's autocast, or whether there is a GPU for it."""
+    modes = sys.modules["torch.amp.autocast_mode"]
+    for owner, name in (
+        (torch, "is_autocast_enabled"),
+        (torch, "get_autocast_dtype"),
+        (torch, "set_autocast_enabled"),
+        (torch, "set_autocast_dtype"),
+        (torch.amp, "is_autocast_available"),
+        (modes, "is_autocast_available"),
+    ):
+        yield owner, name, _of_device(getattr(owner, name))
+    yield torch.autocast, "__init__", _of_device(torch.autocast.__init__, 1)
+    yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
+    yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
+    plain_clear, plain_cast = torch.clear_autocast_cache, modes._cast  # type: ignore[attr-defined]
+
+    def clear() -> None:
+        casts.forget()
+        plain_clear()
+
+    def cast(value: Any, device_type: str, dtype: torch.dtype) -> Any:
+        return plain_cast(value, "meta" if device_type == "cuda" else device_type, dtype)
+
+    yield torch, "clear_autocast_cache", clear
+    yield modes, "_cast", cast
+    # Transformers leaves autocast as it is on the meta device; elsewhere it is switched off for a moment.
+    asked = getattr(sys.modules.get("transformers.utils.generic"), "maybe_autocast", None)
+    if asked is not None:
+        yield asked, "__code__", _maybe_autocast.__code__
+
+
+def _of_device(function: Any, place: int = 0) -> Any:
+    """Return a function that takes ``meta`` for ``cuda`` as its argument ``device_type``."""
+
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        if "device_type" in kwargs:
+            kwargs["device_type"] = _cuda(kwargs["device_type"])
+        return function(*(_cuda(one) if place == index else one for index, one in enumerate(args)), **kwargs)
+
+    return ask
+
+
+def _maybe_autocast(
+    device_type: Any, dtype: Any = None, enabled: bool = True, cache_enabled: Any = None
+) -> Any:
+    """Do what transformers' function of this name does, for the meta device too; its code takes its place."""
+    import contextlib  # noqa: PLC0415 (it runs among the names of another module)
+
+    import torch  # noqa: PLC0415
+
+    if torch.is_autocast_enabled(device_type) or enabled:
+        return torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
+    return contextlib.nullcontext()

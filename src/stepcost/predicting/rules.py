@@ -28,7 +28,7 @@ def _add(tape: Tape, func: Any, left: Any, right: Any, **options: Any) -> Any:
     """
     made = func(left, right, **options)
     if not options and isinstance(right, torch.Tensor):
-        in_place = tape.phase == BACKWARD or tape.in_linear
+        in_place = tape.phase == BACKWARD or tape.adds_in_place
         if in_place and left.shape == made.shape and _is_alone(left):
             return tape.note_in_place(made, left)
     return tape.note(made)

@@ -12,7 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepcost.activations import LOSS, Owner
 from stepcost.predicting.composite import is_composite, run_composite
-from stepcost.reading import FORWARD, PHASES
+from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
+from stepcost.predicting.values import ASKED, Values
+from stepcost.reading import FORWARD, OPTIMIZER_STEP, PHASES
 
 ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
 Event = tuple[str, Any, Any]
@@ -36,7 +38,8 @@ class Tape(TorchDispatchMode):
         self.owners: dict[int, Owner] = {}
         """Allocation id to the module in whose forward it was made."""
         self.phase = FORWARD
-        self.in_linear = self.in_setitem = False
+        self.adds_in_place = self.in_setitem = False
+        self.values = Values()
         self._ids = 0
         # Storage to allocation, and how many storages share an allocation (sums made in place).
         self._of_storage: dict[int, tuple[int, weakref.ref[Any]]] = {}
@@ -67,6 +70,15 @@ class Tape(TorchDispatchMode):
     def enter(self, owner: Owner) -> None:
         """Say in which module's forward what comes is made."""
         self.owner = owner
+
+    @contextlib.contextmanager
+    def adding_in_place(self) -> Iterator[None]:
+        """Let sums be written over their first operand, as torch does where it sees no meta tensors."""
+        was, self.adds_in_place = self.adds_in_place, True
+        try:
+            yield
+        finally:
+            self.adds_in_place = was
 
     @contextlib.contextmanager
     def holding(self, *sizes: int) -> Iterator[None]:
@@ -100,15 +112,25 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
+        with without(AUTOCAST, ON_CUDA):
+            made = self._run(func, args, kwargs)
+            self.values.follow(func, args, kwargs, made)
+        return made
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rule = self._rules.get(func)
-        if rule is not None:
-            return rule(self, func, *args, **(kwargs or {}))
+        if rule is not None and _is_on_meta(args):
+            return rule(self, func, *args, **kwargs)
         if args and isinstance(args[0], (list, tuple)) and _updates_lists(func, args[0]):
             return None
-        if is_composite(func):
+        if func in ASKED and _is_on_meta(args):
+            # What an optimizer asks of weights it computes with, and takes no other memory for.
+            return self.values.answer(func, args, else_one=self.phase == OPTIMIZER_STEP)
+        if is_composite(func) and _is_on_meta(args):
             with self:
-                return self.note(run_composite(func, args, kwargs or {}))
-        return self.note(func(*args, **(kwargs or {})))
+                return self.note(run_composite(func, args, kwargs))
+        return self.note(func(*args, **kwargs))
 
     def note(self, made: Any) -> Any:
         """Write down the storages in ``made`` (a tensor, or a sequence of anything) that are new."""
@@ -146,6 +168,13 @@ class Tape(TorchDispatchMode):
                 self.events.append((FREE, allocation, size))
 
         self._of_storage[key] = (allocation, weakref.ref(storage, died))
+
+
+def _is_on_meta(args: tuple[Any, ...]) -> bool:
+    """Is one of these a meta tensor, or none of them a tensor?"""
+    found = [one for arg in args for one in (arg if isinstance(arg, (list, tuple)) else (arg,))]
+    tensors = [one for one in found if isinstance(one, torch.Tensor)]
+    return not tensors or any(one.is_meta for one in tensors)
 
 
 def _updates_lists(func: Any, tensors: Any) -> bool:

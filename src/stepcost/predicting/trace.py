@@ -22,8 +22,8 @@ from torch import nn
 from stepcost.activations import Owner, watched
 from stepcost.catalog.optimizers import build_optimizer, find_optimizer, takes
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
-from stepcost.predicting import autocast
 from stepcost.predicting.as_on_cuda import as_on_cuda
+from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.rules import RULES
 from stepcost.predicting.tape import Event, Tape
 from stepcost.reading import FORWARD
@@ -97,6 +97,7 @@ def trace_steps(
     step_of: Callable[[nn.Module], TrainingStep],
     steps: int = STEPS,
     *,
+    attention: Attention = ON_HOPPER,
     last_step: Callable[[Tape], contextlib.AbstractContextManager[Any]] = lambda _: contextlib.nullcontext(),
 ) -> Trace:
     """Trace ``steps`` training steps of a model on the meta device; ``last_step`` is entered around the last.
@@ -108,7 +109,7 @@ def trace_steps(
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle would free at a random moment
     try:
-        with autocast.refused(), as_on_cuda(tape), tape:
+        with as_on_cuda(tape, attention), tape:
             first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
             # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
             model = model._apply(torch.empty_like).train()

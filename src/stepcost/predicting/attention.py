@@ -1,0 +1,256 @@
+"""Which kernel ``scaled_dot_product_attention`` takes on a card, and the operators that it then runs.
+
+Source: ``cuda/sdp_utils.cpp``, ``sdp_utils_cpp.h`` and ``attention.cpp`` of ``aten/src/ATen/native/transformers``.
+What ``torch.nn.attention.sdpa_kernel`` allows is torch's own state, which is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from stepcost.predicting.torch_versions import (
+    CUDNN_ATTENTION_FIRST,
+    CUDNN_DROPOUT_IN_16THS,
+    EFFICIENT_ATTENTION_GROUPS,
+    Version,
+)
+
+aten = torch.ops.aten
+HALVES = (torch.float16, torch.bfloat16)
+FLASH_MOST_FEATURES, CUDNN_MOST_FEATURES, CUDNN_192_TO_128 = 256, 128, (192, 128)
+Capability = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What attention is asked for: query (N, H, L, E), key (N, H, S, E) and value (N, H, S, F)."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+    dropout: float
+    is_causal: bool
+    scale: float | None
+    grouped: bool
+    """Whether heads of key and value are shared by several of the query (``enable_gqa``)."""
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Query, key and value."""
+        return self.query, self.key, self.value
+
+    @property
+    def keeps_sums(self) -> bool:
+        """Whether a backward pass will need the logarithms of the sums."""
+        return torch.is_grad_enabled() and any(one.requires_grad for one in self.tensors)
+
+    def is_dense(self, *, takes_groups: bool, ignores_single: bool = True) -> bool:
+        """Say whether shapes and strides are what all fused kernels ask for."""
+        query, key, value = self.tensors
+        if not all(one.dim() == 4 for one in self.tensors):
+            return False
+        heads = [one.shape[1] for one in self.tensors]
+        if takes_groups and self.grouped:
+            heads_fit = heads[1] == heads[2] and heads[0] % heads[1] == 0
+        else:
+            heads_fit = heads[0] == heads[1] == heads[2]
+        strides_fit = all(one.stride(-1) == 1 for one in self.tensors)
+        strides_fit = strides_fit or (ignores_single and query.shape[-1] == 1)
+        return (
+            heads_fit
+            and query.shape[0] == key.shape[0] == value.shape[0]
+            and 0 not in (query.shape[2], key.shape[2])
+            and strides_fit
+            and (self.mask is None or self.mask.stride(-1) == 1)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """The kernel of ``scaled_dot_product_attention`` on cards of a compute capability, with a torch."""
+
+    capability: Capability
+    version: Version
+
+    def __call__(  # noqa: PLR0917 (as torch calls it)
+        self,
+        proceed: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Any:
+        """Run what torch would run; raises ``ValueError`` in one line where no kernel is left."""
+        if not query.is_meta:
+            return proceed(
+                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+            )
+        asked = Asked(
+            query=query,
+            key=key,
+            value=value,
+            mask=attn_mask,
+            dropout=dropout_p,
+            is_causal=is_causal,
+            scale=scale,
+            grouped=enable_gqa,
+        )
+        return self.chosen(asked)(asked)
+
+    def chosen(self, asked: Asked) -> Callable[[Asked], torch.Tensor]:
+        """Return the first kernel that is allowed and can do it, in torch's order."""
+        allowed = torch.backends.cuda
+        cudnn = (allowed.cudnn_sdp_enabled, self.cudnn_can, run_cudnn)
+        others = (
+            (allowed.flash_sdp_enabled, self.flash_can, run_flash),
+            (allowed.mem_efficient_sdp_enabled, self.efficient_can, run_efficient),
+            (allowed.math_sdp_enabled, lambda _: True, run_math),
+        )
+        cudnn_first = self.version >= CUDNN_ATTENTION_FIRST and self.capability[0] in (9, 10)
+        for is_allowed, can, run in (cudnn, *others) if cudnn_first else (*others, cudnn):
+            if is_allowed() and can(asked):
+                return run
+        dtype = str(asked.query.dtype).removeprefix("torch.")
+        mask = "a mask" if asked.mask is not None else "no mask"
+        raise ValueError(
+            f"none of the attention kernels that are allowed takes {dtype} with {mask}, query "
+            f"{tuple(asked.query.shape)} and key {tuple(asked.key.shape)} on compute capability "
+            f"{'.'.join(map(str, self.capability))}"
+        )
+
+    def _takes_half(self, asked: Asked) -> bool:
+        """Whether query, key and value are of one of the halves that this card computes with."""
+        halves = HALVES if self.capability >= (8, 0) else HALVES[:1]
+        return all(one.dtype == asked.query.dtype and one.dtype in halves for one in asked.tensors)
+
+    def cudnn_can(self, asked: Asked) -> bool:
+        """``can_use_cudnn_attention``, for cuDNN from 9.14 on."""
+        if not (
+            (8, 0) <= self.capability <= (12, 1)
+            and asked.is_dense(takes_groups=True)
+            and self._takes_half(asked)
+            and _fits(asked.mask, asked)
+            and (self.version < CUDNN_DROPOUT_IN_16THS or asked.dropout * 16 == int(asked.dropout * 16))
+            and not torch.are_deterministic_algorithms_enabled()
+        ):
+            return False
+        features = asked.query.shape[-1], asked.value.shape[-1]
+        few = max(features) <= CUDNN_MOST_FEATURES or (
+            self.capability in ((9, 0), (10, 0)) and features == CUDNN_192_TO_128
+        )
+        long_enough = asked.key.shape[2] > 1 and not (asked.dropout and asked.query.shape[2] == 1)
+        return few and features[0] % 8 == features[1] % 8 == 0 and long_enough
+
+    def flash_can(self, asked: Asked) -> bool:
+        """``can_use_flash_attention``."""
+        if asked.mask is not None or not (8, 0) <= self.capability <= (12, 1):
+            return False
+        if not asked.is_dense(takes_groups=True) or not self._takes_half(asked):
+            return False
+        features = {one.shape[-1] for one in asked.tensors}
+        size = max(features)
+        if len(features) > 1 or size > FLASH_MOST_FEATURES:
+            return False
+        small = (8, 6) <= self.capability <= (8, 9) or self.capability >= (12, 0)
+        if small and asked.keeps_sums and size > 192 and (asked.dropout or size <= 224):
+            return False
+        return not asked.is_causal or asked.query.shape[2] == asked.key.shape[2]
+
+    def efficient_can(self, asked: Asked) -> bool:
+        """``can_use_mem_efficient_attention``."""
+        groups = self.version >= EFFICIENT_ATTENTION_GROUPS
+        if not asked.is_dense(takes_groups=groups, ignores_single=False):
+            return False
+        is_half = asked.query.dtype in HALVES
+        if self.capability >= (8, 0):
+            alignment = 8 if is_half else 4
+        else:
+            alignment = 8 if is_half and self.capability >= (7, 0) else 1
+        dtypes = (torch.float32, *(HALVES if self.capability >= (8, 0) else HALVES[:1]))
+        features = asked.query.shape[-1], asked.value.shape[-1]
+        return (
+            all(one.dtype == asked.query.dtype and one.dtype in dtypes for one in asked.tensors)
+            and asked.key.shape[-1] == features[0]
+            and all(size > 0 and size % alignment == 0 for size in features)
+        )
+
+
+ON_HOPPER = Attention(capability=(9, 0), version=(2, 11))
+"""What attention takes where no card is named."""
+
+
+def _fits(mask: torch.Tensor | None, asked: Asked) -> bool:
+    """Whether a mask can be spread over the scores (``check_attn_mask_shape``)."""
+    if mask is None:
+        return True
+    (batch, heads, queries, _), keys = asked.query.shape, asked.key.shape[2]
+    sizes = (batch, heads, queries, keys)[4 - mask.dim() :]
+    fits = all(one in (1, size) for one, size in zip(mask.shape, sizes, strict=False))
+    return mask.dim() in (2, 4) and fits and not mask.requires_grad
+
+
+def _added(asked: Asked) -> torch.Tensor | None:
+    """Return the mask as it is added to the scores: zeros and minus infinity for a mask of bools."""
+    if asked.mask is None or asked.mask.dtype != torch.bool:
+        return asked.mask
+    lowest = torch.scalar_tensor(float("-inf"), dtype=asked.query.dtype, device="meta")
+    return torch.where(asked.mask, 0.0, lowest)
+
+
+def run_cudnn(asked: Asked) -> torch.Tensor:
+    """Run cuDNN's kernel."""
+    options = asked.keeps_sums, asked.dropout, asked.is_causal, False
+    made = aten._scaled_dot_product_cudnn_attention(
+        *asked.tensors, _added(asked), *options, scale=asked.scale
+    )
+    return made[0]
+
+
+def run_flash(asked: Asked) -> torch.Tensor:
+    """Run flash attention, on features padded to a multiple of 8."""
+    size = asked.query.shape[-1]
+    scale = size**-0.5 if asked.scale is None else asked.scale
+    padded = [functional.pad(one, (0, -size % 8)) if size % 8 else one for one in asked.tensors]
+    made = aten._scaled_dot_product_flash_attention(
+        *padded, asked.dropout, asked.is_causal, False, scale=scale
+    )[0]
+    return made[..., :size] if size % 8 else made
+
+
+def run_efficient(asked: Asked) -> torch.Tensor:
+    """Run memory-efficient attention, on a mask that is aligned (``preprocess_mask``)."""
+    mask = _added(asked)
+    if mask is not None:
+        mask = mask.expand(*asked.query.shape[:3], asked.key.shape[2])
+        keys = mask.shape[-1]
+        if keys % 16:
+            mask = functional.pad(mask, (0, -keys % 16))[..., :keys]
+        elif any(stride % 16 for stride in mask.stride()[:3]):
+            mask = mask.contiguous()
+    return aten._scaled_dot_product_efficient_attention(
+        *asked.tensors, mask, asked.keeps_sums, asked.dropout, asked.is_causal, scale=asked.scale
+    )[0]
+
+
+def run_math(asked: Asked) -> torch.Tensor:
+    """Run products and a softmax."""
+    return aten._scaled_dot_product_attention_math(
+        *asked.tensors,
+        _added(asked),
+        asked.dropout,
+        asked.is_causal,
+        None,
+        scale=asked.scale,
+        enable_gqa=asked.grouped,
+    )[0]

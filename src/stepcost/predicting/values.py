@@ -1,0 +1,110 @@
+"""Real values of small tensors beside the meta ones: models ask whether a mask is full, or where it is set.
+
+Integers, bools and single floats that are made in the step, or are of the batch, are computed on the CPU too.
+They are kept by storage, so that views see what is written through others.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+aten = torch.ops.aten
+MOST_ELEMENTS = 1 << 22
+"""Values of larger tensors are not kept: they would cost time, and nobody asked for one yet."""
+ASKED = (aten._local_scalar_dense.default, aten.equal.default)
+"""Operators that answer with a value."""
+OF_GRADIENTS = (aten._amp_foreach_non_finite_check_and_unscale_.default,)
+"""A step is predicted as though no gradient overflowed: the flag that says so stays as it was."""
+
+
+class Values:
+    """What is known of the values of meta tensors."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[torch.UntypedStorage, weakref.ref[Any]]] = {}
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Return the values of a meta tensor, with its strides; ``None`` where they are not known."""
+        known = self._known.get(tensor.untyped_storage()._cdata)
+        if known is None:
+            return None
+        place = tensor.storage_offset(), tensor.shape, tensor.stride()
+        return torch.empty(0, dtype=tensor.dtype).set_(known[0], *place)
+
+    def answer(self, func: Any, args: tuple[Any, ...], *, else_one: bool) -> Any:
+        """Answer an operator of ``ASKED``; of floats that are not known with 1.0 where that will do.
+
+        Raises ``ValueError`` in one line where it is not known.
+        """
+        known = [self.of(one) if one.is_meta else one for one in args]
+        if any(one is None for one in known):
+            one = args[0]
+            if else_one and func is ASKED[0] and one.is_floating_point():
+                return 1.0
+            raise ValueError(
+                f"the step asks for the value of a tensor {tuple(one.shape)} of "
+                f"{str(one.dtype).removeprefix('torch.')}, which only a real step has"
+            )
+        return func(*known)
+
+    def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
+        """Compute what ``func`` made of ``args`` where that is small and known; forget what it overwrote."""
+        changes = func._schema.is_mutable
+        if func in OF_GRADIENTS or not (changes or _is_kept(made)):
+            return
+        if not changes and made.untyped_storage()._cdata in self._known:  # a view
+            return
+        leaves, spec = tree_flatten((args, kwargs))
+        meta = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_meta]
+        if changes and not (_is_kept(made) or any(self.of(one) is not None for one in meta)):
+            return
+        found = self._computed(func, leaves, spec)
+        if found is None:
+            if changes:
+                for one in meta:
+                    self._known.pop(one.untyped_storage()._cdata, None)
+        elif isinstance(made, torch.Tensor) and made.is_meta:
+            self.know(made, found)
+
+    def know(self, tensor: torch.Tensor, values: torch.Tensor) -> None:
+        """Say what the values of a meta tensor are; what shares its storage is known with it."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            twin = torch.UntypedStorage(storage.nbytes())
+            self._known[key] = twin, weakref.ref(storage, lambda _: self._known.pop(key, None))
+        own = self.of(tensor)
+        if own is not None and own.data_ptr() != values.data_ptr():
+            own.copy_(values)
+
+    def _computed(self, func: Any, leaves: list[Any], spec: Any) -> torch.Tensor | None:
+        """Run ``func`` on the values of its arguments; ``None`` where one is unknown or it cannot be run."""
+        real = []
+        for leaf in leaves:
+            one = leaf
+            if isinstance(leaf, torch.Tensor):
+                one = self.of(leaf) if leaf.is_meta else leaf
+                if one is None:
+                    return None
+            elif isinstance(leaf, torch.device):
+                one = torch.device("cpu")
+            real.append(one)
+        args, kwargs = tree_unflatten(real, spec)
+        try:
+            found = func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            return None
+        return found if isinstance(found, torch.Tensor) else None
+
+
+def _is_kept(made: Any) -> bool:
+    """Say whether values of this are kept: of integers and bools that are not many, or a single number."""
+    if not isinstance(made, torch.Tensor) or not made.is_meta:
+        return False
+    if made.is_floating_point() or made.is_complex():
+        return made.numel() == 1 and not made.requires_grad
+    return 0 < made.numel() <= MOST_ELEMENTS
