@@ -98,9 +98,17 @@ def _index_put(tape: Tape, func: Any, tensor: torch.Tensor, indices: Any, values
 
 
 def _gemm(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """cuBLAS makes the output; its handle takes a workspace."""
+    """cuBLAS makes the output; its handle takes a workspace.
+
+    cuBLASLt takes one of its own where it adds a bias (``isInputCompliesAddmmCudaLt`` in
+    ``aten/src/ATen/native/cuda/Blas.cpp``).
+    """
     made = tape.note(func(*args, **kwargs))
-    tape.events.append((GEMM, tape.phase, func is aten.addmm.default))
+    bias, matrix = args[0], args[-1]
+    with_bias = (
+        func is aten.addmm.default and bias.dim() == 1 and bias.is_contiguous() and min(matrix.shape) > 1
+    )
+    tape.events.append((GEMM, tape.phase, with_bias and kwargs.get("beta", 1) == 1))
     return made
 
 

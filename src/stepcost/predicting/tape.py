@@ -67,6 +67,11 @@ class Tape(TorchDispatchMode):
         known = self._of_storage.get(storage._cdata)
         return None if known is None else known[0]
 
+    def moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor like ``tensor`` that has memory on the tape; itself, where it has."""
+        known = self.allocation_of(tensor.untyped_storage()) is not None
+        return tensor if known else torch.empty_like(tensor)
+
     def enter(self, owner: Owner) -> None:
         """Say in which module's forward what comes is made."""
         self.owner = owner
