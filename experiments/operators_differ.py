@@ -139,7 +139,7 @@ def _sequences(
                 if one[2] != other[2]:
                     dtypes = " ".join(spec.split("[")[0] for spec in one[1] if "[" in spec)
                     groups.setdefault((one[0], dtypes), []).append((case, one, other))
-        elif shown < SHOWN:
+        elif shown < SHOWN and any(one[2] for one in measured[i:j] + traced[k:m]):
             shown += 1
             after = names[0][i - 1] if i else "the beginning"
             print(f"  after {i} operators ({after}):")

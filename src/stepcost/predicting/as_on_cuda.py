@@ -13,7 +13,7 @@ from torch import nn
 
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.autocast import as_autocast_on_cuda
-from stepcost.predicting.dispatched import ON_CUDA, dispatched
+from stepcost.predicting.dispatched import ON_CUDA, dispatched, with_gradient_of_cuda
 from stepcost.predicting.tape import Tape
 
 aten = torch.ops.aten
@@ -46,6 +46,8 @@ def as_on_cuda(tape: Tape, attention: Attention = ON_HOPPER) -> Iterator[None]:
         "dropout": _dropout,
         "softmax.int": _in_float(aten._softmax.default),
         "log_softmax.int": _in_float(aten._log_softmax.default),
+        "_fused_rms_norm": with_gradient_of_cuda(aten._fused_rms_norm.default),
+        "mish_backward": with_gradient_of_cuda(aten.mish_backward.default),
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.Tensor, "__setitem__", setitem))

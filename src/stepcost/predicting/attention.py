@@ -50,16 +50,16 @@ class Asked:
         """Whether a backward pass will need the logarithms of the sums."""
         return torch.is_grad_enabled() and any(one.requires_grad for one in self.tensors)
 
-    def is_dense(self, *, takes_groups: bool, ignores_single: bool = True) -> bool:
+    def is_dense(self, *, takes_groups: bool, same_heads: bool = True, ignores_single: bool = True) -> bool:
         """Say whether shapes and strides are what all fused kernels ask for."""
         query, key, value = self.tensors
         if not all(one.dim() == 4 for one in self.tensors):
             return False
-        heads = [one.shape[1] for one in self.tensors]
+        of_query, of_key, of_value = (one.shape[1] for one in self.tensors)
         if takes_groups and self.grouped:
-            heads_fit = heads[1] == heads[2] and heads[0] % heads[1] == 0
+            heads_fit = of_key == of_value and of_query % of_key == 0
         else:
-            heads_fit = heads[0] == heads[1] == heads[2]
+            heads_fit = not same_heads or of_query == of_key == of_value
         strides_fit = all(one.stride(-1) == 1 for one in self.tensors)
         strides_fit = strides_fit or (ignores_single and query.shape[-1] == 1)
         return (
@@ -138,7 +138,7 @@ class Attention:
         """``can_use_cudnn_attention``, for cuDNN from 9.14 on."""
         if not (
             (8, 0) <= self.capability <= (12, 1)
-            and asked.is_dense(takes_groups=True)
+            and asked.is_dense(takes_groups=True, same_heads=False)
             and self._takes_half(asked)
             and _fits(asked.mask, asked)
             and (self.version < CUDNN_DROPOUT_IN_16THS or asked.dropout * 16 == int(asked.dropout * 16))
