@@ -23,9 +23,10 @@ from stepcost.predicting import autocast
 from stepcost.predicting.as_on_cuda import as_on_cuda
 from stepcost.predicting.rules import RULES
 from stepcost.predicting.tape import Event, Tape
+from stepcost.prepare import batch_of, memory_format, prepare, step_of
 from stepcost.reading import FORWARD
 from stepcost.request import Request
-from stepcost.step import TrainingStep, tensors_in
+from stepcost.step import tensors_in
 from stepcost.tensors import count_step
 from stepcost.workload import ImageClassifier, Workload, workload_of
 
@@ -60,13 +61,11 @@ def trace_run(request: Request, steps: int = STEPS, *, workload: Workload | None
     workload = workload or workload_of(request)
     if workload.make_optimizer is None:
         takes(find_optimizer(request.optimizer), "lr")  # a class that cannot be imported says so by itself
-    if request.precision != "fp32" or request.engine != "eager":
-        raise ValueError(
-            f"{request.precision} with {request.engine} cannot be predicted, only fp32 with eager"
-        )
-    if min(request.batch_size, request.image_size, request.num_classes) < 1:
+    if request.engine != "eager":
+        raise ValueError(f"engine {request.engine} cannot be predicted, only eager")
+    if min(request.batch_size, request.image_size or 1, request.num_classes or 1) < 1:
         raise ValueError("batch size, image size and number of classes start at 1")
-    model = workload.build_on_meta()
+    model = prepare(workload.build_on_meta(), request)
     try:
         return _trace(model, workload, request, steps)
     except (Exception, SystemExit) as error:  # the model's own code runs here, and may raise anything
@@ -89,17 +88,15 @@ def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -
             # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
             model = model._apply(torch.empty_like).train()
             tape.mark(MODEL_LOADED)
-            batch = workload.batch(request.batch_size, "meta")
+            batch = batch_of(workload, request, "meta")
             tape.mark(BATCH_LOADED)
             tape.know(PARAMETER, model.parameters())
             tape.know(BUFFER, model.buffers())
             tape.know(INPUT, tensors_in(batch))
             make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
-            step = TrainingStep(
-                model=model,
-                optimizer=_as_on_cuda(make(model.parameters())),
-                objective=workload.objective,
-            )
+            if memory_format(request) == torch.channels_last:
+                model = model.to(memory_format=torch.channels_last)
+            step = step_of(request, model, workload, _as_on_cuda(make(model.parameters())))
             for _ in range(steps):
                 # As before the step that is read on a GPU: old gradients are not counted in its forward.
                 step.optimizer.zero_grad(set_to_none=True)
