@@ -85,6 +85,15 @@ def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -
         yield {"request": request, "seconds": time.perf_counter() - started, "estimated": True, **errors}
 
 
+def requests_of(path: Path) -> Iterator[Request]:
+    """Yield the request of each line of a file, whatever else the line holds."""
+    names = {one.name for one in fields(Request)}
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    for line in data.splitlines():
+        row = json.loads(line)["request"]
+        yield Request(**{name: row[name] for name in names & row.keys()})
+
+
 def readings_of(path: Path) -> Iterator[tuple[Request, dict[str, Any]]]:
     """Yield each measured request of a file once, with its reading's fields."""
     names = [one.name for one in fields(Request)]

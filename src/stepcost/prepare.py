@@ -104,7 +104,9 @@ def _with_adapters(model: nn.Module, name: str, rank: int) -> nn.Module:
 def _checkpoint(model: nn.Module, request: Request) -> None:
     """Compute blocks again in backward, without reentry, as the library offers it or class by class."""
     wanted = request.checkpoint
-    offered: Any = getattr(model, "gradient_checkpointing_enable", None)
+    # The library's older name, which its newer versions warn of.
+    older: Any = getattr(model, "gradient_checkpointing_enable", None)
+    offered: Any = getattr(model, "activation_checkpointing_enable", older)
     if wanted == BLOCKS and offered is not None:
         offered({"use_reentrant": False})
         return
