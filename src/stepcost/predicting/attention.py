@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from stepcost.catalog.cards import Card
 from stepcost.predicting.torch_versions import (
     CUDNN_ATTENTION_FIRST,
     CUDNN_DROPOUT_IN_16THS,
@@ -188,6 +189,14 @@ class Attention:
 
 ON_HOPPER = Attention(capability=(9, 0), version=(2, 11))
 """What attention takes where no card is named."""
+
+
+def attention_on(card: Card | None, version: Version) -> Attention:
+    """Return what a card takes with a torch; where none is named, what a Hopper takes."""
+    if card is None:
+        return Attention(capability=ON_HOPPER.capability, version=version)
+    major, minor = card.compute_capability.split(".")
+    return Attention(capability=(int(major), int(minor)), version=version)
 
 
 def _fits(mask: torch.Tensor | None, asked: Asked) -> bool:
