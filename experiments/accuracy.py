@@ -85,6 +85,15 @@ def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -
         yield {"request": request, "seconds": time.perf_counter() - started, "estimated": True, **errors}
 
 
+def requests_of(path: Path) -> Iterator[Request]:
+    """Yield the request of each line of a file, whatever else the line holds."""
+    names = {one.name for one in fields(Request)}
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    for line in data.splitlines():
+        row = json.loads(line)["request"]
+        yield Request(**{name: row[name] for name in names & row.keys()})
+
+
 def readings_of(path: Path) -> Iterator[tuple[Request, dict[str, Any]]]:
     """Yield each measured request of a file once, with its reading's fields."""
     names = [one.name for one in fields(Request)]
@@ -114,13 +123,13 @@ def tracked_peak_bytes(request: Request) -> int | None:
     from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
     from torch.distributed._tools.mem_tracker import MemTracker  # noqa: PLC0415
 
-    from stepcost.catalog.models import build_model  # noqa: PLC0415
     from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
     from stepcost.step import TrainingStep, classify  # noqa: PLC0415
+    from stepcost.workload import workload_of  # noqa: PLC0415
 
     with FakeTensorMode():
         try:
-            model = build_model(request.model, num_classes=request.num_classes, image_size=request.image_size)
+            model = workload_of(request).build()
         except ValueError:
             return None
         step = TrainingStep(
@@ -128,7 +137,8 @@ def tracked_peak_bytes(request: Request) -> int | None:
             optimizer=build_optimizer(request.optimizer, model.parameters()),
             objective=classify,
         )
-        images = torch.zeros(request.batch_size, 3, request.image_size, request.image_size)
+        side = request.image_size or 0
+        images = torch.zeros(request.batch_size, 3, side, side)
         labels = torch.zeros(request.batch_size, dtype=torch.int64)
         tracker = MemTracker()
         tracker.track_external(model, step.optimizer, images, labels)

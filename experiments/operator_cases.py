@@ -26,7 +26,7 @@ class Case:
     model: Callable[[], nn.Module]
     batch: Callable[[], Any]
     loss: Loss
-    optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.AdamW, lr=1e-3)
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     precision: str = "fp32"
     accumulate: int = 1
     attention: SDPBackend | None = None
@@ -107,9 +107,10 @@ def hugging_face(kind: str, **changes: Any) -> nn.Module:
     auto = {"bert": transformers.AutoModelForMaskedLM, "t5": transformers.AutoModelForSeq2SeqLM}.get(
         kind, transformers.AutoModelForCausalLM
     )
-    model = auto.from_config(config)
+    model: nn.Module = auto.from_config(config)
     if changes.get("use_cache") is False:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable: Any = model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return model
 
 
@@ -117,7 +118,8 @@ def vision(name: str) -> nn.Module:
     """Build a classifier."""
     import torchvision  # noqa: PLC0415
 
-    return torchvision.models.get_model(name, weights=None, num_classes=10)
+    model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=10)
+    return model
 
 
 def images(size: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -106,6 +106,9 @@ def differ(measured: Path, words: list[str]) -> None:
         seconds = time.perf_counter() - started
         print(f"== {name}")
         theirs: list[Operator] = [(operator, specs, changes) for operator, specs, changes in row["operators"]]
+        print(
+            f"  highest, watched: measured {_highest(theirs)}\n                    predicted {_highest(ours)}"
+        )
         _sequences(name, theirs, ours, groups)
         lines.append(
             f"{name:32} allocated {peak:>14,} measured {row['peak_allocated_bytes']:>14,} "
@@ -139,13 +142,26 @@ def _sequences(
                 if one[2] != other[2]:
                     dtypes = " ".join(spec.split("[")[0] for spec in one[1] if "[" in spec)
                     groups.setdefault((one[0], dtypes), []).append((case, one, other))
-        elif shown < SHOWN:
+        elif shown < SHOWN and any(one[2] for one in measured[i:j] + traced[k:m]):
             shown += 1
             after = names[0][i - 1] if i else "the beginning"
             print(f"  after {i} operators ({after}):")
             for sign, part in (("measured ", measured[i:j]), ("predicted", traced[k:m])):
                 for operator, specs, changes in part[:8]:
                     print(f"    {sign} {operator} {', '.join(specs)} {changes}")
+
+
+def _highest(step: list[Operator]) -> str:
+    """Say how far a step rises above its start, and in which operator it does."""
+    now = highest = at = 0
+    for number, (_, _, changes) in enumerate(step):
+        for change in changes:
+            now += -(-abs(change) // 512) * 512 * (1 if change > 0 else -1)
+            if now > highest:
+                highest, at = now, number
+    return (
+        f"{highest:,} bytes above its start, in {at} of {len(step)}: {step[at][0]} {', '.join(step[at][1])}"
+    )
 
 
 def _apart(one: Operator, other: Operator) -> int:

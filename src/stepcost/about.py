@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from stepcost.catalog.kinds import IMAGES, OWN, TOKENS
 from stepcost.machine import Machine
 from stepcost.reading import SCHEMA_VERSION
+from stepcost.request import step_words
 from stepcost.schema import fields_of
 from stepcost.session import Session
 from stepcost.units import counted, gb, mb
@@ -23,8 +25,8 @@ def header_lines(session: Session) -> list[str]:
         f"stepcost: {_device_line(machine, settings.card)}",
         f"stepcost: torch {machine.torch}, torchvision {machine.torchvision}, "
         f"CUDA {machine.cuda or 'none'}, cuDNN {machine.cudnn or 'none'}",
-        f"stepcost: model {session.model.name}, {session.model.parameters:,} parameters; images "
-        f"{settings.image_size}x{settings.image_size}; optimizers {', '.join(settings.optimizers)}; "
+        f"stepcost: model {session.model.name}, {session.model.parameters:,} parameters; "
+        f"{_shape(session)}; optimizers {', '.join(settings.optimizers)}; "
         f"batch sizes {', '.join(map(str, settings.batch_sizes))}",
         f"stepcost: data set {data.name}, {len(data.train_images):,} + {len(data.test_images):,} images "
         f"({data.source}); {counted(settings.epochs, 'epoch')}, engine {session.study_engine}, "
@@ -32,6 +34,19 @@ def header_lines(session: Session) -> list[str]:
         f"{'; last partial batches left out' if settings.drop_last else ''}",
     ]
     return lines + [f"stepcost: note: {note}" for note in notes(session)]
+
+
+def _shape(session: Session) -> str:
+    """Say what a batch is of, and how the step differs from the plain one in fp32."""
+    settings, kind = session.settings, session.model.kind
+    lengths = ", ".join(map(str, settings.sequence_lengths))
+    parts = {
+        IMAGES: f"images {settings.image_size}x{settings.image_size}",
+        TOKENS: f"sequences of {lengths} tokens",
+        OWN: "a workload of its own",
+    }
+    request = session.request(optimizer=settings.batch_optimizer, batch_size=min(settings.batch_sizes))
+    return ", ".join((parts[kind], *step_words(asdict(request))))
 
 
 def _device_line(machine: Machine, card: str) -> str:

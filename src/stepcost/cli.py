@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from stepcost.catalog.cards import CARDS, find_card
+from stepcost.catalog.kinds import TOKENS
+from stepcost.catalog.models import kind_of
+from stepcost.catalog.precisions import PRECISIONS
 from stepcost.price import price_of
-from stepcost.request import Request
+from stepcost.request import Request, without_images
 from stepcost.settings import FLAGS, Flag, Reader, names_of, whole
 
+STEP_FLAGS = ("checkpoint", "accumulate", "channels_last", "attention", "lora")
+"""Flags of the suite that say what a step is, under the names of the request's fields."""
 WRONG_REQUEST = 2
 """Exit code of a request that makes no sense."""
 
@@ -57,9 +62,12 @@ def _add_flag(parser: Parser, field: str, *, default: str | None, help: str | No
     """Add a flag of the suite, under the same names and with the same checks."""
     flag: Flag = FLAGS[field]
     text = (help or flag.help) + ("" if default is None else f" (default: {default})")
-    parser.add_argument(
-        *flag.names, dest=field, default=default, metavar=flag.metavar, help=text.replace("%", "%%")
-    )
+    options: dict[str, Any] = {"action": "store_true"}
+    if flag.read is not None or flag.metavar is not None:
+        options = {"default": default, "metavar": flag.metavar}
+        if flag.optional is not None:
+            options |= {"nargs": "?", "const": flag.optional}
+    parser.add_argument(*flag.names, dest=field, help=text.replace("%", "%%"), **options)
 
 
 def _value(options: argparse.Namespace, field: str, read: Reader | None = None) -> Any:
@@ -83,6 +91,11 @@ def _add_predict(commands: Any) -> None:
     _add_flag(parser, "batch_sizes", default="64")
     _add_flag(parser, "image_size", default="32")
     parser.add_argument("--num-classes", default="10", metavar="N", help="classes (default: %(default)s)")
+    _add_flag(parser, "sequence_lengths", default=FLAGS["sequence_lengths"].default)
+    names = ", ".join(PRECISIONS)
+    _add_flag(parser, "precision", default="fp32", help=f"in what it computes: comma-separated, from {names}")
+    for field in STEP_FLAGS:
+        _add_flag(parser, field, default=FLAGS[field].default)
     _add_flag(
         parser, "card", default=None, help=f"where it would run: comma-separated, from {', '.join(CARDS)}"
     )
@@ -98,19 +111,37 @@ def _add_predict(commands: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     cards = _value(options, "card", names_of(CARDS)) or (None,)
+    step = {field: _value(options, field) for field in STEP_FLAGS}
+    from stepcost.predicting.answer import (  # noqa: PLC0415 (torch: --help does without)
+        answer,
+        print_answer,
+        prints_to_stderr,
+    )
+
+    with prints_to_stderr():
+        kind = kind_of(options.model)
+    lengths = _value(options, "sequence_lengths") if kind == TOKENS else (None,)
     asked = [
-        Request(
-            model=options.model,
-            optimizer=optimizer,
-            batch_size=batch_size,
-            image_size=_value(options, "image_size"),
-            num_classes=whole(1)("--num-classes", options.num_classes),
+        without_images(
+            Request(
+                model=options.model,
+                optimizer=optimizer,
+                batch_size=batch_size,
+                image_size=_value(options, "image_size"),
+                num_classes=whole(1)("--num-classes", options.num_classes),
+                sequence_length=length,
+                precision=precision,
+                **step,
+            ),
+            kind,
         )
-        for optimizer, batch_size in itertools.product(
-            _value(options, "optimizers"), _value(options, "batch_sizes")
+        for optimizer, batch_size, length, precision in itertools.product(
+            _value(options, "optimizers"),
+            _value(options, "batch_sizes"),
+            lengths,
+            _value(options, "precision", names_of(PRECISIONS)),
         )
     ]
-    from stepcost.predicting.answer import answer, print_answer  # noqa: PLC0415 (torch: --help does without)
     from stepcost.predicting.torch_versions import installed_torch  # noqa: PLC0415
 
     found = [

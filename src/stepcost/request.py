@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from stepcost.catalog.engines import ENGINES
+from stepcost.catalog.kinds import IMAGES, TOKENS
 from stepcost.schema import REQUIRED, Count, stored
 
+ATTENTIONS = ("auto", "math", "efficient", "flash")
+"""Kernels of ``scaled_dot_product_attention``."""
+BLOCKS = "blocks"
+"""``--checkpoint`` without a class: the model's blocks."""
+DEFAULT_SEQUENCE_LENGTH = 512
 MOST_SEED = 2**63 - 1
 """The largest seed that torch takes and that numbers in a saved file can be."""
 
@@ -29,13 +37,55 @@ class Request:
         identifies=True,
         default=REQUIRED,
     )
-    batch_size: Count = stored("images in a step", identifies=True, default=REQUIRED)
-    image_size: Count = stored(
-        "height and width of the images: a batch is `(batch_size, 3, image_size, image_size)`",
+    batch_size: Count = stored(
+        "images, sequences or whatever the batch is counted in; with accumulation, of one micro-batch",
+        identifies=True,
+        default=REQUIRED,
+    )
+    image_size: Count | None = stored(
+        "height and width of the images: a batch is `(batch_size, 3, image_size, image_size)`; null where "
+        "the model takes none",
         identifies=True,
         default=32,
     )
-    num_classes: Count = stored("width of the last layer", identifies=True, default=10)
+    num_classes: Count | None = stored(
+        "width of a classifier's last layer; null for another model", identifies=True, default=10
+    )
+    sequence_length: Count | None = stored(
+        "tokens in a sequence: a batch is `(batch_size, sequence_length)`; null where the model takes none",
+        identifies=True,
+    )
+    precision: str = stored(
+        "`fp32`; `bf16` or `fp16`: forward and loss under autocast, the latter with a gradient scaler; "
+        "`pure-bf16`: weights, gradients and state too; `fp64` in rows of losses",
+        identifies=True,
+        default="fp32",
+    )
+    checkpoint: str | None = stored(
+        "what is computed again in backward instead of being kept: `blocks`, or a module class",
+        identifies=True,
+    )
+    accumulate: Count = stored(
+        "micro-batches whose gradients are summed before the optimizer steps",
+        identifies=True,
+        absent=1,
+        default=1,
+    )
+    channels_last: bool = stored(
+        "weights and images in channels-last memory format, where the engine does not decide it",
+        identifies=True,
+        absent=False,
+        default=False,
+    )
+    attention: str = stored(
+        "kernels of `scaled_dot_product_attention`: `auto` (torch chooses), `math`, `efficient` or `flash`",
+        identifies=True,
+        absent="auto",
+        default="auto",
+    )
+    lora: Count | None = stored(
+        "rank of the adapters that are trained in place of the weights (LoRA); null without", identifies=True
+    )
     engine: str = stored("how a step is launched: a name in the catalog", identifies=True, default="eager")
     device: str = "cuda:0"
     """The torch device string: ``cuda:N`` or ``cpu``."""
@@ -45,7 +95,55 @@ class Request:
         default=0,
     )
 
-    @property
-    def precision(self) -> str:
-        """What the engine computes in: ``fp32`` or ``bf16``."""
-        return ENGINES[self.engine].precision
+    def __post_init__(self) -> None:
+        """Take an engine's precision. Raises ``ValueError`` in one line for what cannot be combined."""
+        engine = ENGINES[self.engine]
+        if engine.precision != "fp32" and self.precision == "fp32":
+            object.__setattr__(self, "precision", engine.precision)
+        why_not = self._why_not()
+        if why_not:
+            raise ValueError(why_not)
+
+    def _why_not(self) -> str | None:
+        engine = ENGINES[self.engine]
+        if engine.precision not in ("fp32", self.precision):
+            return f"--engine {self.engine} computes in {engine.precision}, not in {self.precision}"
+        if engine.captured and self.precision == "fp16":
+            return (
+                f"--precision fp16 with --engine {self.engine}: whether a scaled step is taken is decided on "
+                "the host, which a captured step cannot; --engine eager can"
+            )
+        if self.attention == "flash" and self.precision == "fp32":
+            return "--attention flash: its kernels take bf16 or fp16; --precision bf16 casts to it"
+        if self.channels_last and self.image_size is None:
+            return f"--channels-last: it orders images, and {self.model} takes none"
+        return None
+
+
+def without_images(request: Request, kind: str) -> Request:
+    """Return the request with what its kind of workload does not have taken out, and the rest filled in."""
+    if kind == IMAGES:
+        return replace(request, sequence_length=None)
+    length = request.sequence_length or DEFAULT_SEQUENCE_LENGTH
+    return replace(
+        request, image_size=None, num_classes=None, sequence_length=length if kind == TOKENS else None
+    )
+
+
+def step_words(fields: Mapping[str, Any]) -> list[str]:
+    """Say in words how a step differs from the plain one, from the fields of a request or a stored row."""
+    words = []
+    if (fields.get("precision") or "fp32") != "fp32":
+        words.append(str(fields["precision"]))
+    if fields.get("checkpoint"):
+        blocks = fields["checkpoint"] == BLOCKS
+        words.append("checkpointed" if blocks else f"{fields['checkpoint']} checkpointed")
+    if (fields.get("accumulate") or 1) > 1:
+        words.append(f"{fields['accumulate']} micro-batches")
+    if fields.get("channels_last"):
+        words.append("channels-last")
+    if (fields.get("attention") or "auto") != "auto":
+        words.append(f"{fields['attention']} attention")
+    if fields.get("lora"):
+        words.append(f"LoRA of rank {fields['lora']}")
+    return words

@@ -38,9 +38,6 @@ class Asked:
         "`random` for memory and step times (neither depends on the values), else the data set trained on",
         identifies=True,
     )
-    precision: str | None = stored(
-        "of the engine: `fp32`, or `bf16` under autocast; `fp64` in rows of losses", identifies=True
-    )
     card: str | None = stored(
         "in predicted rows: the card predicted for, a name in the catalog", identifies=True
     )
@@ -334,8 +331,7 @@ def clean_row(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def described(request: Request) -> dict[str, Any]:
     """Return what a row stores of its request."""
-    fields = {name: getattr(request, name) for name in fields_of(Request) if name != "seed"}
-    return fields | {"precision": request.precision}
+    return {name: getattr(request, name) for name in fields_of(Request) if name != "seed"}
 
 
 def measured(reading: Reading) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 from stepcost import jobs
 from stepcost.catalog.datasets import NEED_TORCH, Dataset, load_dataset
 from stepcost.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
+from stepcost.catalog.kinds import IMAGES
+from stepcost.catalog.language_models import is_language_model
 from stepcost.catalog.models import STAND_IN
 from stepcost.catalog.own import is_own
 from stepcost.failures import ChildFailed, MeasureError
@@ -19,7 +21,7 @@ from stepcost.measuring.measurements import Measurements, TimeRounds, least_s
 from stepcost.measuring.process import Progress, Worker, warm_up_server
 from stepcost.measuring.training_runs import TrainingRuns
 from stepcost.reading import Reading
-from stepcost.request import Request
+from stepcost.request import Request, without_images
 from stepcost.search import PredictedLargest, Search, Trial, find_largest, guess_from_tensors
 from stepcost.settings import Settings
 
@@ -49,7 +51,9 @@ class Session(Measurements):
         with self.costs.of("inspect machine, model and data"):
             # A model of the user's own is not built in the server, which it could end.
             users_own = is_own(settings.model)
-            warm_up_server(None if users_own else (settings.model, NUM_CLASSES_EXPECTED, settings.image_size))
+            images = (NUM_CLASSES_EXPECTED, settings.image_size)
+            sizes = ("", "") if is_language_model(settings.model) else images
+            warm_up_server(None if users_own else (settings.model, *sizes))
             named, folder, download = settings.dataset, settings.data_dir, settings.download
             try:
                 if named not in NEED_TORCH:  # here, while the server imports torch, which takes longer
@@ -58,16 +62,17 @@ class Session(Measurements):
                     self.machine: Machine = worker.call("machine", settings.device)
                     if named in NEED_TORCH:
                         self.dataset = worker.call("dataset", named, folder, download)
-                    self.model: ModelInfo = worker.call("model", *self._model_asked)
+                    self.model: ModelInfo = worker.call("model", self._model_asked)
                     own_rates = {
                         name: worker.call("learning_rate_of", name)
                         for name in settings.optimizers
                         if is_own(name)
                     }
                     if users_own:
-                        worker.call("try_model", *self._model_asked, self.machine.device)
+                        worker.call("try_model", self._model_asked)
             except ChildFailed as error:
                 raise ValueError(error.reason) from error
+        self.request(optimizer=settings.batch_optimizer, batch_size=1)  # says what cannot be combined
         self.training = TrainingRuns(self, settings, self.dataset, own_rates)
         if ENGINES[self.study_engine].captured and not self.on_gpu:
             raise ValueError(f"--engine {self.study_engine} needs a GPU: {self.machine.why_no_gpu}")
@@ -85,15 +90,16 @@ class Session(Measurements):
         """How epochs are run: what the flag asks for, else the fastest that trains the same."""
         if self.settings.engine != "auto":
             return self.settings.engine
-        if not self.on_gpu:
+        if not self.on_gpu or self.model.kind != IMAGES or self.settings.precision != "fp32":
             return "eager"
         optimizer = self.settings.batch_optimizer
         return next(name for name in UNCOMPILED_BY_SPEED if ENGINES[name].why_not(optimizer) is None)
 
     @property
-    def _model_asked(self) -> tuple[str, int, int]:
-        """Name, number of classes and image size of the model."""
-        return self.settings.model, self.dataset.num_classes, self.settings.image_size
+    def _model_asked(self) -> Request:
+        """The model as this session asks about it, in whatever step."""
+        optimizer, size = self.settings.batch_optimizer, min(self.settings.batch_sizes)
+        return self._plain_request(optimizer=optimizer, batch_size=size)
 
     @functools.cached_property
     def study_model(self) -> str:
@@ -118,15 +124,18 @@ class Session(Measurements):
 
     def request(self, *, optimizer: str, batch_size: int, **fields: Any) -> Request:
         """Return the request of this session's model and device, with ``fields`` changed."""
-        plain = Request(
+        plain = self._plain_request(optimizer=optimizer, batch_size=batch_size)
+        return replace(without_images(plain, self.model.kind), **fields)
+
+    def _plain_request(self, *, optimizer: str, batch_size: int) -> Request:
+        return Request(
             model=self.settings.model,
             optimizer=optimizer,
             batch_size=batch_size,
-            image_size=self.settings.image_size,
             num_classes=self.dataset.num_classes,
             device=self.machine.device,
+            **self.settings.step_asked,
         )
-        return replace(plain, **fields)
 
     def reading(self, request: Request) -> Reading:
         """Return the memory reading of ``request``, taken once a session; 'out of memory' is a reading."""
@@ -217,7 +226,7 @@ class Session(Measurements):
 
     def model_again(self) -> ModelInfo:
         """Return the model as another fresh process builds and counts it. Raises ``MeasureError``."""
-        model: ModelInfo = self._inspected("model", *self._model_asked)
+        model: ModelInfo = self._inspected("model", self._model_asked)
         return model
 
     def free_bytes(self) -> int:
@@ -252,7 +261,7 @@ class Session(Measurements):
         """Count the operations of a step per image, or say why they cannot be counted."""
         try:
             with self.worker(jobs.LIMITS) as worker:
-                return worker.call("step_flops", *self._model_asked), None
+                return worker.call("step_flops", self._model_asked), None
         except MeasureError as error:  # counted on the meta device, and a model may need real tensors
             return None, str(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,8 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from stepcost.catalog.models import build_model, prebuilt_model
-from stepcost.request import Request
+from stepcost.catalog.kinds import IMAGES, TOKENS
+from stepcost.catalog.language_models import is_masked, language_config, most_positions
+from stepcost.catalog.models import build_named, kind_of, prebuilt_model
+from stepcost.catalog.own import find_own
+from stepcost.request import Request, without_images
 from stepcost.step import Objective, classify, map_tensors
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -57,7 +61,7 @@ class ImageClassifier:
 
         Raises ``ValueError`` with one line where it cannot be built.
         """
-        build = prebuilt_model if self.prebuilt else build_model
+        build = prebuilt_model if self.prebuilt else build_named
         return build(self.model, num_classes=self.num_classes, image_size=self.image_size)
 
     def build_on_meta(self) -> nn.Module:
@@ -81,6 +85,73 @@ class ImageClassifier:
         images = torch.randn((size, 3, self.image_size, self.image_size), device=device)
         images = images.contiguous(memory_format=memory_format)
         return images, torch.randint(self.num_classes, (size,), device=device)
+
+
+MASKED_SHARE = 0.15
+"""Of the tokens, those that a masked language model fills in (Devlin et al. 2019)."""
+NOT_A_LABEL = -100
+"""A label at which no loss is taken, as ``transformers`` has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """A causal or masked language model of ``transformers``, with the loss that it defines for labels.
+
+    Everything else is the library's default, the cache of keys and values that it fills included.
+    """
+
+    model: str
+    """A name as ``build_language_model`` takes it."""
+    sequence_length: int
+    make_optimizer: None = None
+    prebuilt: bool = False
+    """Take the model that the fork server built, for readings that do not depend on the seed."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` in one line for a sequence that the model has no positions for."""
+        most = most_positions(self._config)
+        if most is not None and self.sequence_length > most:
+            raise ValueError(
+                f"--sequence-length {self.sequence_length:,}: {self.model} has positions for {most:,} tokens"
+            )
+
+    @functools.cached_property
+    def _config(self) -> Any:
+        return language_config(self.model)
+
+    def objective(self, forward: Any, batch: Any) -> tuple[torch.Tensor, None]:
+        """Return the model's own loss for ``input_ids`` and ``labels``, and nothing else."""
+        return forward(**batch).loss, None
+
+    def build(self) -> nn.Module:
+        """Build the model on the CPU, with weights that follow from torch's seed.
+
+        Raises ``ValueError`` with one line where it cannot be built.
+        """
+        build = prebuilt_model if self.prebuilt else build_named
+        return build(self.model, num_classes=None, image_size=None)
+
+    def build_on_meta(self) -> nn.Module:
+        """Build the model on the meta device."""
+        with torch.device("meta"):
+            return self.build()
+
+    def batch(
+        self,
+        size: int,
+        device: str | torch.device,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> dict[str, torch.Tensor]:
+        """Make ``input_ids`` and ``labels`` of random tokens, each ``(size, sequence_length)`` int64.
+
+        Labels are the tokens themselves; of a masked model, those of 15 % of the places.
+        """
+        shape = (size, self.sequence_length)
+        tokens = torch.randint(self._config.vocab_size, shape, device=device)
+        labels = tokens.clone()
+        if is_masked(self.model, self._config):
+            labels[:, int(MASKED_SHARE * self.sequence_length) :] = NOT_A_LABEL
+        return {"input_ids": tokens, "labels": labels}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +197,41 @@ class OwnStep:
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> Any:
         """Make a batch on the CPU and put its tensors on ``device``, one after another."""
-        if torch.device(device).type == "meta":
-            return map_tensors(lambda one: torch.empty_like(one, device="meta"), self.make_batch(size))
         return map_tensors(lambda one: one.to(device), self.make_batch(size))
 
 
 def workload_of(request: Request, *, prebuilt: bool = False) -> Workload:
-    """Return the workload that a request names."""
-    return ImageClassifier(
-        model=request.model,
-        num_classes=request.num_classes,
-        image_size=request.image_size,
-        prebuilt=prebuilt,
-    )
+    """Return the workload that a request names.
+
+    Raises ``ValueError`` with one line where there is none, or where it does not go with the request.
+    """
+    kind = kind_of(request.model)
+    request = without_images(request, kind)
+    if kind == TOKENS:
+        return LanguageModel(
+            model=request.model, sequence_length=request.sequence_length or 0, prebuilt=prebuilt
+        )
+    if kind == IMAGES:
+        return ImageClassifier(
+            model=request.model,
+            num_classes=request.num_classes or 0,
+            image_size=request.image_size or 0,
+            prebuilt=prebuilt,
+        )
+    return _users_own(request.model)
+
+
+def _users_own(name: str) -> OwnStep:
+    """Call a function of the user's own, which returns a model, what makes a batch of n, and a loss."""
+    takes = "it takes a function that returns a model, make_batch(n) and loss(model, batch)"
+    try:
+        found = find_own(name)()
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"model {name!r} raised {error!r}; {takes}") from error
+    if not isinstance(found, tuple) or len(found) != 3:
+        raise ValueError(f"model {name!r} returned {type(found).__name__}; {takes}")
+    model, make_batch, loss = found
+    if not (isinstance(model, nn.Module) and callable(make_batch) and callable(loss)):
+        kinds = ", ".join(type(one).__name__ for one in found)
+        raise ValueError(f"model {name!r} returned {kinds}; {takes}")
+    return OwnStep(model=model, make_batch=make_batch, loss=loss)

@@ -78,7 +78,7 @@ class OnStep(TrainingStep):
     @classmethod
     def of(cls, step: TrainingStep, plant: Callable[[str], None]) -> OnStep:
         """Plant something in a step."""
-        planted = cls(step.model, step.optimizer, step.objective, step.forward)
+        planted = cls(**vars(step))
         planted.plant = plant
         return planted
 

@@ -9,9 +9,18 @@ from torch import nn
 
 from stepcost.measuring import inspection
 from stepcost.measuring.inspection import Inspection
+from stepcost.request import Request
 
 CLASSES, SIZE = 10, 8
 PIXELS = 3 * SIZE * SIZE
+ASKED = Request(
+    model="mine:build",
+    optimizer="sgd",
+    batch_size=4,
+    num_classes=CLASSES,
+    image_size=SIZE,
+    device="cpu",
+)
 
 
 class Model(nn.Module):
@@ -32,12 +41,12 @@ def inspected(monkeypatch, model):
     mine.build = lambda num_classes: model
     monkeypatch.setitem(sys.modules, "mine", mine)
     inspection = Inspection()
-    return inspection, inspection.model("mine:build", CLASSES, SIZE)
+    return inspection, inspection.model(ASKED)
 
 
 def try_model(monkeypatch, model):
     """Try a model of the user's own on the CPU."""
-    inspected(monkeypatch, model)[0].try_model("mine:build", CLASSES, SIZE, "cpu")
+    inspected(monkeypatch, model)[0].try_model(ASKED)
 
 
 def test_frozen_parameters_are_counted_and_told_apart(monkeypatch):

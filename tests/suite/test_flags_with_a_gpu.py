@@ -38,7 +38,7 @@ class Child:
 
     def call(self, method, *arguments, on_progress=None):
         with open("asked.jsonl", "a") as file:
-            file.write(json.dumps([self.job, method, self.told, arguments]) + "\\n")
+            file.write(json.dumps([self.job, method, self.told, arguments], default=vars) + "\\n")
         return getattr(self, method, lambda *_: None)(*arguments)
 
     def machine(self, device):
@@ -47,7 +47,8 @@ class Child:
                        cudnn="9.19", gpu="stand-in", gpu_total_bytes=10**9)
 
     def model(self, *_):
-        return ModelInfo(name="m", parameters=1, trainable_parameters=1, frozen_parameters=0,
+        return ModelInfo(name="m", kind="images", dtypes=("float32",), parameters=1,
+                         trainable_parameters=1, frozen_parameters=0,
                          parameters_closed_form=None, parameter_bytes=4, trainable_parameter_bytes=4,
                          buffers=0, buffer_bytes=0, parameter_shapes=((1,),))
 

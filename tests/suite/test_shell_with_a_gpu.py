@@ -34,7 +34,8 @@ class StandIn(Session):
         self.settings, self.costs, self._readings, self.notes = settings, Costs(), {}, []
         self.machine = Machine(device="cuda:0", why_no_gpu=None, torch="2.11", torchvision="0.26",
                                cuda="13.0", cudnn="9.19", gpu="stand-in", gpu_total_bytes=10**9)
-        self.model = ModelInfo(name="m", parameters=1, trainable_parameters=1, frozen_parameters=0,
+        self.model = ModelInfo(name="m", kind="images", dtypes=("float32",), parameters=1,
+                               trainable_parameters=1, frozen_parameters=0,
                                parameters_closed_form=None, parameter_bytes=4, trainable_parameter_bytes=4,
                                buffers=0, buffer_bytes=0, parameter_shapes=((1,),))
         images, labels = np.zeros((10, 3, 4, 4), np.uint8), np.arange(10, dtype=np.uint8)

@@ -1,19 +1,24 @@
-"""The models that can be measured: any torchvision classifier, the rows here, or the user's own."""
+"""The models that can be measured: classifiers of images, language models, or the user's own."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stepcost.catalog.closed_form import resnet_parameters
+from stepcost.catalog.kinds import IMAGES, OWN, TOKENS
+from stepcost.catalog.language_models import LANGUAGE_MODELS, build_language_model, is_language_model
 from stepcost.catalog.own import find_own, is_own
 
 if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_MODEL = "resnet152"
+TIMM = "timm:"
+"""Before the name of a model of the library timm."""
 STAND_IN = "small-cnn"
 """What is trained on the CPU in place of a model that is too large for it."""
 
@@ -37,7 +42,7 @@ OWN_MODELS: dict[str, Callable[[int], nn.Module]] = {STAND_IN: _small_cnn}
 """Builders of our own: name to a function of ``num_classes``."""
 
 
-PREBUILT: dict[tuple[str, int, int], nn.Module] = {}
+PREBUILT: dict[tuple[str, int | None, int | None], nn.Module] = {}
 """Models that the fork server built before it forked: name, classes and image size to the model.
 
 A child changes only its own copy (the system copies what is written to), so building
@@ -45,10 +50,35 @@ costs each child nothing.
 """
 
 
-def prebuilt_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+def prebuilt_model(name: str, *, num_classes: int | None, image_size: int | None) -> nn.Module:
     """Return the model the fork server built, or build it: for readings that do not depend on the seed."""
     ready = PREBUILT.get((name, num_classes, image_size))
-    return ready or build_model(name, num_classes=num_classes, image_size=image_size)
+    return ready or build_named(name, num_classes=num_classes, image_size=image_size)
+
+
+def build_named(name: str, *, num_classes: int | None, image_size: int | None) -> nn.Module:
+    """Build a classifier of images or, without classes and an image size, a language model."""
+    if num_classes is None or image_size is None:
+        return build_language_model(name)
+    return build_model(name, num_classes=num_classes, image_size=image_size)
+
+
+def kind_of(name: str) -> str:
+    """Return what the batch of a named model is of: ``IMAGES``, ``TOKENS`` or ``OWN``.
+
+    Imports the user's own code where it names that. Raises ``ValueError`` with one line where it cannot.
+    """
+    if is_language_model(name):
+        return TOKENS
+    if not is_own(name):
+        return IMAGES
+    try:
+        takes = inspect.signature(find_own(name)).parameters
+    except TypeError as error:
+        raise ValueError(f"model {name!r} is not a function: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"model {error}") from error
+    return IMAGES if "num_classes" in takes else OWN
 
 
 def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
@@ -64,13 +94,16 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
         return _users_own(name, num_classes)
     import torchvision  # noqa: PLC0415 (slow to import, and not needed for the names above)
 
+    if name.startswith(TIMM):
+        return _of_timm(name, num_classes, image_size)
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        close = difflib.get_close_matches(name, [*known, *OWN_MODELS], n=3)
+        close = difflib.get_close_matches(name, [*known, *OWN_MODELS, *LANGUAGE_MODELS], n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "see torchvision.models.list_models()."
         raise ValueError(
             f"unknown model {name!r}: {hint} It takes a torchvision classifier, "
-            f"{', '.join(OWN_MODELS)} or package.module:function"
+            f"{TIMM}NAME, {', '.join((*OWN_MODELS, *LANGUAGE_MODELS))}, a config.json or "
+            "package.module:function"
         )
     # Vision transformers learn one position per patch, so they must be told the image size.
     sized = {"image_size": image_size} if name.startswith("vit_") else {}
@@ -80,6 +113,31 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
         model: nn.Module = torchvision.models.get_model(
             name, weights=None, num_classes=num_classes, **sized, **lazy
         )
+    except Exception as error:
+        raise ValueError(
+            f"model {name!r} cannot be built for {image_size}x{image_size} images: {error}"
+        ) from error
+    return model
+
+
+def _of_timm(name: str, num_classes: int, image_size: int) -> nn.Module:
+    try:
+        import timm  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        raise ValueError(f"model {name!r} needs the library timm ({error}): pip install timm") from None
+    known = timm.list_models()
+    plain = name.removeprefix(TIMM)
+    if plain not in known:
+        close = difflib.get_close_matches(plain, known, n=3)
+        hint = (
+            f"did you mean {', '.join(TIMM + one for one in close)}?" if close else "see timm.list_models()."
+        )
+        raise ValueError(f"unknown model {name!r}: {hint}")
+    try:
+        try:
+            model: nn.Module = timm.create_model(plain, num_classes=num_classes, img_size=image_size)
+        except TypeError:  # convolutional ones take images of any size
+            model = timm.create_model(plain, num_classes=num_classes)
     except Exception as error:
         raise ValueError(
             f"model {name!r} cannot be built for {image_size}x{image_size} images: {error}"

@@ -13,7 +13,7 @@ FORMS = "package.module:name or ./file.py:name"
 
 def is_own(name: str) -> bool:
     """Whether a name says where something of the user's own is defined."""
-    return ":" in name
+    return ":" in name and not name.startswith("timm:")
 
 
 def find_own(name: str) -> Any:

@@ -21,7 +21,8 @@ from stepcost.measuring.activations import kept_by_module, record_by_module
 from stepcost.measuring.child import STARTED, enter_phase
 from stepcost.measuring.energy import FIELDS as ENERGY
 from stepcost.measuring.energy import energy_of
-from stepcost.measuring.launch import Launch, build_step, memory_format
+from stepcost.measuring.launch import Launch, build_step
+from stepcost.prepare import batch_of, prepare
 from stepcost.reading import FORWARD, PHASES, ModulesKept, Moment, Reading
 from stepcost.request import Request
 from stepcost.tensors import count_step
@@ -63,7 +64,7 @@ class Configuration:
         self._part("context")
         enter_phase("build")
         workload = workload or workload_of(request, prebuilt=True)
-        model = workload.build()
+        model = prepare(workload.build(), request)
         self._part("build")
         enter_phase("model to the device")
         model = model.to(request.device).train()
@@ -71,7 +72,7 @@ class Configuration:
             self.moments.append(self._moment("model loaded")[0])
         self._part("to the device")
         enter_phase("batch to the device")
-        self.batch = workload.batch(request.batch_size, request.device, memory_format(request.engine))
+        self.batch = batch_of(workload, request, request.device)
         self.training_step = build_step(request, model, workload)
         self._launch: Launch = self._work
 
@@ -206,9 +207,9 @@ class Configuration:
 
         def after(phase: str) -> None:
             nonlocal kept, reserved
-            peaks[phase] = torch.cuda.max_memory_allocated()
+            peaks[phase] = max(peaks.get(phase, 0), torch.cuda.max_memory_allocated())
             reserved = max(reserved, torch.cuda.max_memory_reserved())
-            if phase == FORWARD:
+            if phase == FORWARD and not kept:  # of the first micro-batch
                 kept = torch.cuda.memory_allocated() - allocated_before
             torch.cuda.reset_peak_memory_stats()
             enter_phase(follows[phase])

@@ -60,7 +60,7 @@ class EngineStep(Configuration):
 
         def after(phase: str) -> None:
             nonlocal kept
-            if phase == FORWARD:
+            if phase == FORWARD and not kept:  # of the first micro-batch
                 kept = torch.cuda.memory_allocated() - before
 
         self.training_step(self.batch, after)

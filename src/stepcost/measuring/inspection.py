@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import torchvision
 from torch import nn
 
 from stepcost.catalog.datasets import Dataset, load_dataset
-from stepcost.catalog.models import parameters_by_closed_form
+from stepcost.catalog.models import kind_of, parameters_by_closed_form
 from stepcost.catalog.optimizers import build_optimizer
 from stepcost.failures import classify
 from stepcost.machine import Machine, ModelInfo
 from stepcost.measuring import nvml
 from stepcost.measuring.child import free_gpu_bytes
+from stepcost.prepare import batch_of, prepare
+from stepcost.request import Request
 from stepcost.step import bytes_of, logits_of
 from stepcost.tensors import count_parameters
-from stepcost.workload import ImageClassifier
+from stepcost.workload import ImageClassifier, Workload, workload_of
 
-IMAGES_TRIED = 2
+EXAMPLES_TRIED = 2
 """In training mode: batch norm cannot train over a single one."""
 
 
@@ -30,6 +33,7 @@ class Inspection:
 
     def __init__(self) -> None:
         self._built: nn.Module | None = None
+        self._workload: Workload | None = None
 
     def machine(self, device: str) -> Machine:
         """Identify the device: ``auto`` takes a GPU where there is one.
@@ -59,50 +63,57 @@ class Inspection:
             raise ValueError(f"--device {device}: no such GPU; this machine has {has}")
         return _gpu_machine(index, versions)
 
-    def model(self, name: str, num_classes: int, image_size: int) -> ModelInfo:
+    def model(self, request: Request) -> ModelInfo:
         """Build the model once and count it. Raises ``ValueError`` in one line where it cannot be built."""
-        workload = ImageClassifier(model=name, num_classes=num_classes, image_size=image_size, prebuilt=True)
+        workload = self._workload = workload_of(request, prebuilt=True)
         model = self._built = workload.build()
+        classes = request.num_classes
         return ModelInfo(
-            name=name,
+            name=request.model,
+            kind=kind_of(request.model),
+            dtypes=tuple(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})),
             **count_parameters(model),
-            parameters_closed_form=parameters_by_closed_form(name, num_classes=num_classes),
+            parameters_closed_form=(
+                parameters_by_closed_form(request.model, num_classes=classes) if classes else None
+            ),
             buffers=sum(b.numel() for b in model.buffers()),
             buffer_bytes=bytes_of(model.buffers()),
             parameter_shapes=tuple(tuple(p.shape) for p in model.parameters()),
         )
 
-    def try_model(self, name: str, num_classes: int, image_size: int, device: str) -> None:
-        """Try the model just built on two images. Raises ``ValueError`` where it cannot be trained.
+    def try_model(self, request: Request) -> None:
+        """Try a step's forward of the model just built, on a batch of two.
 
         For models of the user's own: with resnet152 even the meta device takes 0.35 s, which each session
         would pay. It runs where the session measures, since such a model may have kernels for a GPU only.
-        Running out of memory is left to the rows: there it is an answer.
+        Running out of memory is left to the rows: there it is an answer. Raises ``ValueError`` in one line
+        where the model cannot be trained.
         """
-        model = self._built
-        if model is None:
+        model, workload = self._built, self._workload
+        if model is None or workload is None:
             raise ValueError("try_model follows model")
         if not any(p.requires_grad for p in model.parameters()):
-            raise ValueError(f"model {name!r} has no trainable parameters: there is nothing to train")
-        asked = f"{IMAGES_TRIED} images of {image_size}x{image_size}"
+            raise ValueError(
+                f"model {request.model!r} has no trainable parameters: there is nothing to train"
+            )
         try:
-            workload = ImageClassifier(model=name, num_classes=num_classes, image_size=image_size)
-            images, _ = workload.batch(IMAGES_TRIED, device)
-            output = model.to(device)(images)
+            prepared = prepare(model, request).to(request.device)
+            batch = batch_of(workload, replace(request, batch_size=EXAMPLES_TRIED), request.device)
+        except ValueError:
+            raise
         except (Exception, SystemExit) as error:
-            failure = classify(error, "forward", free_gpu_bytes())
-            if failure.kind == "out of memory":
-                return
-            raise ValueError(f"model {name!r} cannot take {asked}: {failure.message}") from error
-        wanted = f"it takes logits of shape ({IMAGES_TRIED}, {num_classes})"
-        logits = logits_of(output) if hasattr(output, "logits") else output
-        if not isinstance(logits, torch.Tensor):
-            raise ValueError(f"model {name!r} gives a {type(logits).__name__} for {asked}; {wanted}")
-        if logits.shape != (IMAGES_TRIED, num_classes) or not logits.is_floating_point():
-            kind = f"{str(logits.dtype).removeprefix('torch.')} of shape {tuple(logits.shape)}"
-            raise ValueError(f"model {name!r} gives {kind} for {asked}; {wanted}, one for each class")
-        if not logits.requires_grad:
-            raise ValueError(f"model {name!r} gives logits that no trainable parameter takes part in")
+            _leave_to_rows(error, f"model {request.model!r} cannot be tried")
+            return
+        if isinstance(workload, ImageClassifier):
+            _try_classifier(prepared, batch[0], request)
+            return
+        try:
+            loss, _ = workload.objective(prepared, batch)
+        except (Exception, SystemExit) as error:
+            _leave_to_rows(error, f"model {request.model!r} cannot take a batch of {EXAMPLES_TRIED}")
+            return
+        if not loss.requires_grad:
+            raise ValueError(f"model {request.model!r}: no trainable parameter takes part in its loss")
 
     def learning_rate_of(self, optimizer: str) -> float:
         """Return the rate at which an optimizer trains by default. Raises ``ValueError`` without one."""
@@ -120,6 +131,33 @@ class Inspection:
     def dataset(self, name: str, data_dir: str, download: bool) -> Dataset:
         """Load a data set that takes torch to load. Raises ``ValueError`` in one line where it cannot."""
         return load_dataset(name, Path(data_dir), download=download)
+
+
+def _try_classifier(model: nn.Module, images: torch.Tensor, request: Request) -> None:
+    """Raise ``ValueError`` in one line where a model does not give logits for images."""
+    size, classes = request.image_size, request.num_classes
+    asked = f"{EXAMPLES_TRIED} images of {size}x{size}"
+    try:
+        output = model(images)
+    except (Exception, SystemExit) as error:
+        _leave_to_rows(error, f"model {request.model!r} cannot take {asked}")
+        return
+    wanted = f"it takes logits of shape ({EXAMPLES_TRIED}, {classes})"
+    logits = logits_of(output) if hasattr(output, "logits") else output
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(f"model {request.model!r} gives a {type(logits).__name__} for {asked}; {wanted}")
+    if logits.shape != (EXAMPLES_TRIED, classes) or not logits.is_floating_point():
+        kind = f"{str(logits.dtype).removeprefix('torch.')} of shape {tuple(logits.shape)}"
+        raise ValueError(f"model {request.model!r} gives {kind} for {asked}; {wanted}, one for each class")
+    if not logits.requires_grad:
+        raise ValueError(f"model {request.model!r} gives logits that no trainable parameter takes part in")
+
+
+def _leave_to_rows(error: BaseException, what: str) -> None:
+    """Raise ``ValueError`` with the reason, unless memory ran out."""
+    failure = classify(error, "forward", free_gpu_bytes())
+    if failure.kind != "out of memory":
+        raise ValueError(f"{what}: {failure.message}") from error
 
 
 def _gpu_machine(index: int, versions: dict[str, Any]) -> Machine:

@@ -11,13 +11,12 @@ from torch import nn
 
 from stepcost.catalog.engines import ENGINES, Engine
 from stepcost.catalog.optimizers import build_optimizer, find_optimizer
+from stepcost.prepare import memory_format, step_of
 from stepcost.request import Request
-from stepcost.step import TrainingStep, logits_of
+from stepcost.step import TrainingStep
 from stepcost.workload import Workload, workload_of
 
 Launch = Callable[[], object]
-AUTOCAST = {"bf16": torch.bfloat16}
-"""Precision of an engine to what ``torch.autocast`` casts to."""
 WARM_UP_RUNS = 3
 """Runs on a side stream before a capture, as torch's documentation of CUDA graphs asks for."""
 
@@ -37,7 +36,7 @@ def build_step(
     """
     engine = ENGINES[request.engine]
     torch.backends.cudnn.benchmark = engine.autotuned
-    if engine.channels_last:
+    if memory_format(request) == torch.channels_last:
         model.to(memory_format=torch.channels_last)
     workload = workload or workload_of(request)
     make = workload.make_optimizer
@@ -46,9 +45,8 @@ def build_step(
         if make is None
         else make(model.parameters())
     )
-    return TrainingStep(
-        model=model, optimizer=optimizer, objective=workload.objective, forward=_forward(model, engine)
-    )
+    forward = torch.compile(model, dynamic=False) if engine.compiled else None
+    return step_of(request, model, workload, optimizer, forward)
 
 
 def _optimizer(
@@ -79,25 +77,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def _in_fp32(rate: float) -> float:
     """Round the rate as torch's fused kernels read it from the GPU, so that all engines have one."""
     return float(torch.tensor(rate, dtype=torch.float32))
-
-
-def memory_format(engine: str) -> torch.memory_format:
-    """Return the memory format in which an engine takes images (N, C, H, W)."""
-    return torch.channels_last if ENGINES[engine].channels_last else torch.contiguous_format
-
-
-def _forward(model: nn.Module, engine: Engine) -> Callable[[torch.Tensor], Any]:
-    forward: Callable[[torch.Tensor], Any] = torch.compile(model, dynamic=False) if engine.compiled else model
-    if engine.precision == "fp32":
-        return forward
-    dtype = AUTOCAST[engine.precision]
-
-    def mixed(images: torch.Tensor) -> torch.Tensor:
-        # Under capture the cache of cast weights would keep what belongs to the graph.
-        with torch.autocast(images.device.type, dtype, cache_enabled=not engine.captured):
-            return logits_of(forward(images)).float()  # the loss is taken in fp32
-
-    return mixed
 
 
 def warm_up(work: Launch, *, captured: bool) -> None:

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stepcost.step import logits_of
-from stepcost.workload import ImageClassifier
+from stepcost.request import Request
+from stepcost.workload import workload_of
 
 RATE_RUNS = 10
 COPIED_BYTES = 1 << 30
@@ -38,20 +38,20 @@ class Limits:
             rates[f"matrix_flops_per_s_{name}"] = 2 * MATRIX_SIZE**3 / product_s
         return rates
 
-    def step_flops(self, model: str, num_classes: int, image_size: int) -> int:
-        """Operations of forward and backward per image (multiply and add count as two).
+    def step_flops(self, request: Request) -> int:
+        """Operations of forward and backward per example of the batch (multiply and add count as two).
 
         ``torch.utils.flop_counter`` on the meta device: convolutions and matrix products, which are
         linear in the batch. Batch norm and what else goes element by element is not counted. A model
         that needs real tensors raises what torch raises for it.
         """
-        images = 2  # batch norm cannot train on one
-        workload = ImageClassifier(model=model, num_classes=num_classes, image_size=image_size)
-        batch, _ = workload.batch(images, "meta")
+        examples = 2  # batch norm cannot train on one
+        workload = workload_of(request)
+        batch = workload.batch(examples, "meta")
         built = workload.build().to("meta").train()
         with FlopCounterMode(display=False) as counter:
-            logits_of(built(batch)).sum().backward()
-        return int(counter.get_total_flops()) // images
+            workload.objective(built, batch)[0].backward()
+        return int(counter.get_total_flops()) // examples
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -21,7 +21,8 @@ from stepcost.catalog.models import STAND_IN
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.schedules import SCHEDULES
 from stepcost.measuring.child import enter_phase
-from stepcost.measuring.launch import Launch, build_step, capture, memory_format, set_learning_rate, warm_up
+from stepcost.measuring.launch import Launch, build_step, capture, set_learning_rate, warm_up
+from stepcost.prepare import memory_format, prepare
 from stepcost.request import Request
 from stepcost.step import logits_of
 from stepcost.workload import workload_of
@@ -60,8 +61,8 @@ class Study:
         ):  # too small to gain from threads, which wait for each other on a busy host
             torch.set_num_threads(1)
         torch.manual_seed(request.seed)
-        self.model = workload_of(request).build().to(self.device).train()
-        self.memory_format = memory_format(request.engine)
+        self.model = prepare(workload_of(request).build(), request).to(self.device).train()
+        self.memory_format = memory_format(request)
         self.captured = ENGINES[request.engine].captured
         self.learning_rate = learning_rate
         self.scheduled = schedule != "constant"
@@ -184,7 +185,7 @@ class Study:
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Images of the size asked for, zero mean and unit deviation by channel."""
         scaled = (images - self.mean) / self.deviation
-        size = self.request.image_size
+        size = self.request.image_size or 0
         if scaled.shape[-1] == size:
             return scaled
         return torch.nn.functional.interpolate(scaled, size=(size, size), mode="bilinear", antialias=True)

@@ -23,7 +23,7 @@ from stepcost.predicting.validation import (
     validation_line,
 )
 from stepcost.reading import Reading
-from stepcost.request import Request
+from stepcost.request import Request, step_words
 from stepcost.search import PredictedLargest
 from stepcost.units import BYTES_NOTE, mb_number
 
@@ -62,7 +62,7 @@ def answer(
         raise ValueError("--largest-batch needs --gpu: the largest batch of which card?")
     started = time.perf_counter()
     version = version_of(torch_version)
-    with _prints_to_stderr():
+    with prints_to_stderr():
         prediction = predict_in_full(request, card, torch_version=torch_version)
         found = largest_batch(request, card, torch_version=torch_version) if largest and card else None
     reading = prediction.reading
@@ -93,7 +93,7 @@ def answer(
 
 
 @contextlib.contextmanager
-def _prints_to_stderr() -> Iterator[None]:
+def prints_to_stderr() -> Iterator[None]:
     """Send what is printed inside to standard error, also where it is not Python that prints."""
     sys.stdout.flush()
     kept = os.dup(1)
@@ -154,6 +154,15 @@ def _largest_line(largest: PredictedLargest) -> str:
     )
 
 
+def _asked(fields: dict[str, Any]) -> list[str]:
+    parts = [fields["model"], fields["optimizer"], f"batch {fields['batch_size']}"]
+    if fields["image_size"]:
+        parts.append(f"{fields['image_size']}x{fields['image_size']}")
+    if fields["sequence_length"]:
+        parts.append(f"{fields['sequence_length']:,} tokens")
+    return parts + step_words(fields)
+
+
 def _table(found: Answer) -> Any:
     """Return the ledger and the peaks as a table."""
     from rich.table import Table  # noqa: PLC0415 (only for people)
@@ -161,8 +170,7 @@ def _table(found: Answer) -> Any:
     fields, reading = found.fields, found.reading
     where = f"on {found.card.gpu}" if found.card else "on no card in particular"
     table = Table(
-        title=f"{fields['model']}, {fields['optimizer']}, batch {fields['batch_size']}, "
-        f"{fields['image_size']}x{fields['image_size']}, {where}",
+        title=", ".join([*_asked(fields), where]),
         caption=f"predicted in {fields['seconds']:.1f} s; in {BYTES_NOTE}",
     )
     table.add_column("memory at the peak")

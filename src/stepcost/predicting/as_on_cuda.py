@@ -13,11 +13,17 @@ from torch import nn
 
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.autocast import as_autocast_on_cuda
-from stepcost.predicting.composite import kernels_of_their_own
-from stepcost.predicting.dispatched import ON_CUDA, dispatched
+from stepcost.predicting.dispatched import ON_CUDA, dispatched, with_gradient_of_cuda
 from stepcost.predicting.tape import Tape
 
 aten = torch.ops.aten
+FOREACH = "_get_foreach_kernels_supported_devices"
+DEVICES_OF_KERNELS = (
+    ("torch.optim.optimizer", FOREACH),
+    ("torch.optim.optimizer", "_get_fused_kernels_supported_devices"),
+    ("torch.utils._foreach_utils", FOREACH),
+)
+"""Where torch asks which devices have foreach and fused kernels (private, tried from 2.6 to 2.15)."""
 
 
 @contextlib.contextmanager
@@ -47,19 +53,18 @@ def as_on_cuda(tape: Tape, attention: Attention = ON_HOPPER) -> Iterator[None]:
         "dropout": _dropout,
         "softmax.int": _in_float(aten._softmax.default),
         "log_softmax.int": _in_float(aten._log_softmax.default),
+        "_fused_rms_norm": with_gradient_of_cuda(aten._fused_rms_norm.default),
+        "mish_backward": with_gradient_of_cuda(aten.mish_backward.default),
     }
     with contextlib.ExitStack() as stack:
-        stack.enter_context(kernels_of_their_own())
         stack.enter_context(mock.patch.object(torch.Tensor, "__setitem__", setitem))
         for layer in (nn.LSTM, nn.GRU, nn.RNN):
             stack.enter_context(mock.patch.object(layer, "forward", _recurrent))
-        # Private in torch (tried from 2.6 to 2.15): the devices that fused optimizers accept.
-        optimizers = importlib.import_module("torch.optim.optimizer")
-        if hasattr(optimizers, "_get_fused_kernels_supported_devices"):
-            supported = mock.Mock(return_value=["cuda", "cpu", "meta"])
-            stack.enter_context(
-                mock.patch.object(optimizers, "_get_fused_kernels_supported_devices", supported)
-            )
+        for module, name in DEVICES_OF_KERNELS:
+            supported = getattr(importlib.import_module(module), name, None)
+            if supported is not None:
+                devices = mock.Mock(return_value=[*supported(), "meta"])
+                stack.enter_context(mock.patch(f"{module}.{name}", devices))
         stack.enter_context(as_autocast_on_cuda())
         stack.enter_context(dispatched(ON_CUDA, kernels))
         yield

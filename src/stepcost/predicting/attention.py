@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from stepcost.catalog.cards import Card
 from stepcost.predicting.torch_versions import (
     CUDNN_ATTENTION_FIRST,
     CUDNN_DROPOUT_IN_16THS,
@@ -50,16 +51,16 @@ class Asked:
         """Whether a backward pass will need the logarithms of the sums."""
         return torch.is_grad_enabled() and any(one.requires_grad for one in self.tensors)
 
-    def is_dense(self, *, takes_groups: bool, ignores_single: bool = True) -> bool:
+    def is_dense(self, *, takes_groups: bool, same_heads: bool = True, ignores_single: bool = True) -> bool:
         """Say whether shapes and strides are what all fused kernels ask for."""
         query, key, value = self.tensors
         if not all(one.dim() == 4 for one in self.tensors):
             return False
-        heads = [one.shape[1] for one in self.tensors]
+        of_query, of_key, of_value = (one.shape[1] for one in self.tensors)
         if takes_groups and self.grouped:
-            heads_fit = heads[1] == heads[2] and heads[0] % heads[1] == 0
+            heads_fit = of_key == of_value and of_query % of_key == 0
         else:
-            heads_fit = heads[0] == heads[1] == heads[2]
+            heads_fit = not same_heads or of_query == of_key == of_value
         strides_fit = all(one.stride(-1) == 1 for one in self.tensors)
         strides_fit = strides_fit or (ignores_single and query.shape[-1] == 1)
         return (
@@ -138,7 +139,7 @@ class Attention:
         """``can_use_cudnn_attention``, for cuDNN from 9.14 on."""
         if not (
             (8, 0) <= self.capability <= (12, 1)
-            and asked.is_dense(takes_groups=True)
+            and asked.is_dense(takes_groups=True, same_heads=False)
             and self._takes_half(asked)
             and _fits(asked.mask, asked)
             and (self.version < CUDNN_DROPOUT_IN_16THS or asked.dropout * 16 == int(asked.dropout * 16))
@@ -188,6 +189,14 @@ class Attention:
 
 ON_HOPPER = Attention(capability=(9, 0), version=(2, 11))
 """What attention takes where no card is named."""
+
+
+def attention_on(card: Card | None, version: Version) -> Attention:
+    """Return what a card takes with a torch; where none is named, what a Hopper takes."""
+    if card is None:
+        return Attention(capability=ON_HOPPER.capability, version=version)
+    major, minor = card.compute_capability.split(".")
+    return Attention(capability=(int(major), int(minor)), version=version)
 
 
 def _fits(mask: torch.Tensor | None, asked: Asked) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -33,32 +31,3 @@ def is_composite(func: Any) -> bool:
 def run_composite(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run that kernel on meta tensors; modes that are on see the operators that it calls."""
     return func.redispatch(AS_ON_CUDA, *args, **kwargs)
-
-
-def _fused_rms_norm(
-    images: torch.Tensor, normalized_shape: list[int], weight: torch.Tensor | None, eps: float | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make what CUDA's kernel makes: the output, and one over the root of the mean square (float32)."""
-    kept = [*images.shape[: images.dim() - len(normalized_shape)], *[1] * len(normalized_shape)]
-    wide = torch.float64 if images.dtype == torch.float64 else torch.float32
-    return torch.empty(images.shape, dtype=images.dtype, device="meta"), torch.empty(
-        kept, dtype=wide, device="meta"
-    )
-
-
-@contextlib.contextmanager
-def kernels_of_their_own() -> Iterator[None]:
-    """Give the meta device what CUDA has a kernel for, where torch would make it of others there."""
-    library = torch.library.Library("aten", "IMPL")
-    kernels = {
-        "mish_backward": lambda gradient, given: torch.empty_like(given),
-        "_fused_rms_norm": _fused_rms_norm,
-    }
-    try:
-        for name, kernel in kernels.items():
-            if hasattr(torch.ops.aten, name):
-                # Past a check of ``Library.impl``: it wants such operators decomposed, as they are for export.
-                library.m.impl(name, "Meta", kernel, False)
-        yield
-    finally:
-        library._destroy()

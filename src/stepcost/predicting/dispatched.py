@@ -60,6 +60,20 @@ def _key_set(keys: tuple[str, ...]) -> Any:
     return first
 
 
+def with_gradient_of_cuda(function: Any) -> Kernel:
+    """Return a kernel for an operator that is one kernel on CUDA alone; elsewhere torch composes it of others.
+
+    Autograd's kernel for CUDA records it, and then it comes to the tape, which needs a rule for it.
+    """
+    dispatch = torch._C.DispatchKey
+    keys = torch._C.DispatchKeySet(dispatch.AutogradCUDA) | torch._C.DispatchKeySet(dispatch.Python)
+
+    def run(proceed: Any, input: torch.Tensor, *args: Any) -> Any:
+        return function.redispatch(keys, input, *args) if input.is_meta else proceed(input, *args)
+
+    return run
+
+
 def _with_keys(function: Any, kernel: Kernel, after: Any) -> Any:
     def run(keys: Any, *args: Any, **kwargs: Any) -> Any:
         def proceed(*args: Any, **kwargs: Any) -> Any:

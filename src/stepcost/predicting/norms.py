@@ -1,4 +1,4 @@
-"""What CUDA's norms and softmax make and take: copies of what is not contiguous, and sums by group."""
+"""What CUDA's norms, softmax and activations make and take: copies of what is not contiguous, sums by group."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ def _contiguous(made: Iterable[torch.Tensor | None]) -> tuple[torch.Tensor | Non
     return tuple(
         None if one is None else torch.empty(one.shape, dtype=one.dtype, device="meta") for one in made
     )
+
+
+def _rms_norm(tape: Tape, func: Any, images: torch.Tensor, shape: list[int], *rest: Any) -> Any:
+    """Make the output, then the inverse of each root mean square (float32)."""
+    kept = (*images.shape[: images.dim() - len(shape)], *(1 for _ in shape))
+    with tape.copied((images, "nchw")):
+        out = torch.empty(images.shape, dtype=images.dtype, device="meta")
+        return tape.note((out, torch.empty(kept, device="meta")))
+
+
+def _mish_backward(tape: Tape, func: Any, gradient: torch.Tensor, images: torch.Tensor) -> Any:
+    """Make the gradient alone; the meta device would compose it of many products."""
+    return tape.note(torch.empty_like(images))
 
 
 def _group_norm(
@@ -87,6 +100,8 @@ NORM_RULES: dict[Any, Rule] = {
     aten.native_group_norm_backward.default: _group_norm_backward,
     aten._softmax_backward_data.default: _softmax_backward,
     aten.cumsum.default: _cumsum,
+    aten.mish_backward.default: _mish_backward,
 }
-if hasattr(aten, "_fused_rms_norm_backward"):
+if hasattr(aten, "_fused_rms_norm"):  # from torch 2.9 on
+    NORM_RULES[aten._fused_rms_norm.default] = _rms_norm
     NORM_RULES[aten._fused_rms_norm_backward.default] = _layer_norm_backward

@@ -14,13 +14,13 @@ from stepcost.activations import LOSS, Owner
 from stepcost.predicting.composite import is_composite, run_composite
 from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
 from stepcost.predicting.values import ASKED, Values
-from stepcost.reading import FORWARD, OPTIMIZER_STEP, PHASES
+from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP, PHASES
 
 ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
 Event = tuple[str, Any, Any]
 """``(alloc, id, bytes)``, ``(free, id, bytes)``, ``(workspace, Convolution, (batch size, direction))``,
 ``(gemm, phase, with bias)`` where cuBLAS is called, ``(reduction, Reduction, None)``,
-``(mark, name, None)``."""
+``(mark, name, the phase that begins or None)``."""
 Rule = Callable[..., Any]
 """Called as ``rule(tape, function, *arguments)`` in place of an operator; returns what the operator would."""
 
@@ -38,6 +38,7 @@ class Tape(TorchDispatchMode):
         self.owners: dict[int, Owner] = {}
         """Allocation id to the module in whose forward it was made."""
         self.phase = FORWARD
+        self.micro_batches, self._done = 1, 0
         self.adds_in_place = self.in_setitem = False
         self.values = Values()
         self._ids = 0
@@ -51,8 +52,12 @@ class Tape(TorchDispatchMode):
 
     def after(self, phase: str) -> None:
         """Note the end of a phase of the training step."""
-        self.mark(phase)
-        self.phase = PHASES[min(PHASES.index(phase) + 1, len(PHASES) - 1)]
+        self._done += phase == BACKWARD
+        if phase == BACKWARD and self._done % self.micro_batches:
+            self.phase = FORWARD
+        else:
+            self.phase = PHASES[min(PHASES.index(phase) + 1, len(PHASES) - 1)]
+        self.events.append((MARK, phase, self.phase))
 
     def know(self, kind: str, tensors: Iterable[Any]) -> None:
         """Say what ``tensors`` are."""

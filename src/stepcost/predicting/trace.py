@@ -26,6 +26,7 @@ from stepcost.predicting.as_on_cuda import as_on_cuda
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.rules import RULES
 from stepcost.predicting.tape import Event, Tape
+from stepcost.prepare import batch_of, memory_format, prepare, step_of
 from stepcost.reading import FORWARD
 from stepcost.request import Request
 from stepcost.step import TrainingStep, tensors_in
@@ -55,23 +56,27 @@ class Trace:
     """What ``count_step`` counts of the tensors: not rounded."""
 
 
-def trace_run(request: Request, steps: int = STEPS, *, workload: Workload | None = None) -> Trace:
+def trace_run(
+    request: Request,
+    steps: int = STEPS,
+    *,
+    workload: Workload | None = None,
+    attention: Attention = ON_HOPPER,
+) -> Trace:
     """Trace the configuration; raises ``ValueError`` with one line where it cannot be built or traced.
 
-    ``workload`` is what is trained; by default, what the request names.
+    ``workload`` is what is trained; by default, what the request names. ``attention`` chooses its kernels.
     """
     workload = workload or workload_of(request)
     if workload.make_optimizer is None:
         takes(find_optimizer(request.optimizer), "lr")  # a class that cannot be imported says so by itself
-    if request.precision != "fp32" or request.engine != "eager":
-        raise ValueError(
-            f"{request.precision} with {request.engine} cannot be predicted, only fp32 with eager"
-        )
-    if min(request.batch_size, request.image_size, request.num_classes) < 1:
+    if request.engine != "eager":
+        raise ValueError(f"engine {request.engine} cannot be predicted, only eager")
+    if min(request.batch_size, request.image_size or 1, request.num_classes or 1) < 1:
         raise ValueError("batch size, image size and number of classes start at 1")
-    model = workload.build_on_meta()
+    model = prepare(workload.build_on_meta(), request)
     try:
-        return _trace(model, workload, request, steps)
+        return _trace(model, workload, request, steps, attention)
     except (Exception, SystemExit) as error:  # the model's own code runs here, and may raise anything
         line = next(iter(str(error).strip().splitlines()), "")
         if not isinstance(error, (RuntimeError, ValueError)):  # 'x' says less than KeyError: 'x'
@@ -82,13 +87,15 @@ def trace_run(request: Request, steps: int = STEPS, *, workload: Workload | None
         ) from error
 
 
-def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -> Trace:
+def _trace(model: nn.Module, workload: Workload, request: Request, steps: int, attention: Attention) -> Trace:
     make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
 
-    def step_of(model: nn.Module) -> TrainingStep:
-        return TrainingStep(model=model, optimizer=make(model.parameters()), objective=workload.objective)
+    def step(model: nn.Module) -> TrainingStep:
+        if memory_format(request) == torch.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        return step_of(request, model, workload, make(model.parameters()))
 
-    return trace_steps(model, lambda: workload.batch(request.batch_size, "meta"), step_of, steps)
+    return trace_steps(model, lambda: batch_of(workload, request, "meta"), step, steps, attention=attention)
 
 
 def trace_steps(
@@ -120,7 +127,7 @@ def trace_steps(
             tape.know(BUFFER, model.buffers())
             tape.know(INPUT, tensors_in(batch))
             step = step_of(model)
-            _as_on_cuda(step.optimizer)
+            tape.micro_batches = step.accumulate
             for number in range(steps):
                 # As before the step that is read on a GPU: old gradients are not counted in its forward.
                 step.optimizer.zero_grad(set_to_none=True)
@@ -142,13 +149,3 @@ def trace_steps(
     finally:
         if collecting:
             gc.enable()
-
-
-def _as_on_cuda(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let an optimizer run as it would on CUDA: foreach, where it leaves that to torch."""
-    if isinstance(optimizer, torch.optim.Adafactor):  # parameter by parameter, unless told otherwise
-        return optimizer
-    for group in optimizer.param_groups:
-        if group.get("foreach", False) is None and not group.get("fused"):
-            group["foreach"] = True
-    return optimizer

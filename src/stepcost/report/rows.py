@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from stepcost.catalog.optimizers import OPTIMIZERS
+from stepcost.request import step_words
 from stepcost.row import ROW
 
 Row = dict[str, Any]
@@ -99,7 +100,12 @@ def configuration(row: Row, *without: str) -> str:
         parts.append(f"batch {row['batch_size']:,}")
     if row.get("image_size"):
         parts.append(f"{row['image_size']}x{row['image_size']} images")
-    parts += [row.get(name) for name in ("precision", "engine") if name not in without]
+    if row.get("sequence_length"):
+        parts.append(f"{row['sequence_length']:,} tokens")
+    precision = row.get("precision")
+    parts += [precision] if "precision" not in without else []
+    parts += [word for word in step_words(row) if word != precision]
+    parts += [row.get("engine")] if "engine" not in without else []
     parts.append(f"{row['schedule']} schedule" if row.get("schedule") else None)
     text = ", ".join(part for part in parts if part)
     if row.get("card"):

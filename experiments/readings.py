@@ -1,0 +1,71 @@
+"""``python -m experiments.readings REQUESTS OUT``: measure requests, each in a fresh process on this GPU.
+
+``REQUESTS`` has a line of JSON for each, ``{"request": {...}}``; ``OUT`` gets the same lines with the
+reading, as ``experiments.accuracy`` takes them. ``--predict CARD`` predicts instead, without a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.accuracy import FIGURES, requests_of
+from experiments.arguments import parser_of
+from stepcost.catalog.cards import CARDS
+from stepcost.failures import MeasureError
+from stepcost.measuring.measurements import Measurements
+from stepcost.request import Request, step_words
+
+
+def main() -> None:
+    """Measure or predict each request; what cannot be is written with its reason."""
+    parser = parser_of("readings", __doc__)
+    parser.add_argument("requests", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--predict", metavar="CARD", choices=list(CARDS))
+    parser.add_argument("--torch", metavar="VERSION", default="2.11", help="with which torch it would run")
+    parser.add_argument(
+        "--limit-s", type=float, default=float("inf"), help="begin nothing after so many seconds"
+    )
+    options = parser.parse_args()
+    measurements = Measurements(120.0)
+    started = time.perf_counter()
+    with options.out.open("w") as file:
+        for request in requests_of(options.requests):
+            if time.perf_counter() - started > options.limit_s:
+                break
+            begun = time.perf_counter()
+            try:
+                reading = asdict(
+                    _predicted(request, options) if options.predict else measurements.measured(request)
+                )
+            except (MeasureError, ValueError) as error:
+                reading = {"source": None, "reason": str(error)}
+            file.write(json.dumps({"request": asdict(request), "reading": reading}) + "\n")
+            file.flush()
+            figures = " ".join(f"{reading.get(name) or 0:,}" for name in FIGURES)
+            unread = {name: why[:80] for name, why in (reading.get("unread") or {}).items()}
+            print(
+                f"{_words(request)}: {reading.get('reason') or figures} {unread or ''} "
+                f"{time.perf_counter() - begun:.1f} s",
+                flush=True,
+            )
+
+
+def _predicted(request: Request, options: Any) -> Any:
+    from stepcost.predicting import predict  # noqa: PLC0415 (imports torch)
+
+    return predict(request, CARDS[options.predict], torch_version=options.torch)
+
+
+def _words(request: Request) -> str:
+    size = request.sequence_length or request.image_size
+    name = Path(request.model).stem
+    return " ".join([name, request.optimizer, f"{request.batch_size}x{size}", *step_words(asdict(request))])
+
+
+if __name__ == "__main__":
+    main()
