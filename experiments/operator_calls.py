@@ -244,7 +244,8 @@ def _made(value: Any) -> Any:
         if found[3] is None:
             return torch.empty(shape, dtype=dtype, device="meta")
         strides = [int(one) for one in found[3].split(",") if one]
-        return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+        values = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        return torch.empty(values, dtype=dtype, device="meta").as_strided(shape, strides)
     if isinstance(value, str) and value.startswith("torch."):
         return getattr(torch, value.removeprefix("torch."))
     return value
