@@ -39,7 +39,7 @@ class Marks(TorchDispatchMode):
     """Mark on the tape where each operator begins and ends."""
 
     def __init__(self, tape: Tape) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tape = tape
         self.seen: list[tuple[str, list[str]]] = []
 
@@ -134,9 +134,9 @@ def _sequences(
 ) -> None:
     """Align two steps by their operators; print where they differ, and group what allocates otherwise."""
     measured, traced = ([one for one in step if one[0] != "between"] for step in (theirs, ours))
-    names = [[one[0] for one in step] for step in (measured, traced)]
+    names, others = ([one[0] for one in step] for step in (measured, traced))
     shown = 0
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, *names, autojunk=False).get_opcodes():
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, names, others, autojunk=False).get_opcodes():
         if tag == "equal":
             for one, other in zip(measured[i:j], traced[k:m], strict=True):
                 if one[2] != other[2]:
@@ -144,7 +144,7 @@ def _sequences(
                     groups.setdefault((one[0], dtypes), []).append((case, one, other))
         elif shown < SHOWN and any(one[2] for one in measured[i:j] + traced[k:m]):
             shown += 1
-            after = names[0][i - 1] if i else "the beginning"
+            after = names[i - 1] if i else "the beginning"
             print(f"  after {i} operators ({after}):")
             for sign, part in (("measured ", measured[i:j]), ("predicted", traced[k:m])):
                 for operator, specs, changes in part[:8]:
