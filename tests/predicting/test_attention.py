@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -9,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepcost.predicting.as_on_cuda import as_on_cuda
-from stepcost.predicting.attention import Attention, Version
+from stepcost.predicting.attention import Attention
 from stepcost.predicting.rules import RULES
 from stepcost.predicting.tape import Tape
 
@@ -26,22 +28,20 @@ class Seen(TorchDispatchMode):
     """The names of operators that are run."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.names: list[str] = []
 
-    def __torch_dispatch__(
-        self, func: object, types: object, args: tuple = (), kwargs: object = None
-    ) -> object:  # type: ignore[type-arg]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Note it, and run it."""
         self.names.append(str(func))
-        return func(*args, **(kwargs or {}))  # type: ignore[operator, dict-item]
+        return func(*args, **(kwargs or {}))
 
 
 def taken(
     *,
     dtype: torch.dtype = BF16,
     on: tuple[int, int] = (9, 0),
-    version: Version = (2, 11),
+    version: tuple[int, int] = (2, 11),
     features: int = 64,
     heads: tuple[int, int] = (4, 4),
     mask: torch.dtype | None = None,
