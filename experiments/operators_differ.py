@@ -39,7 +39,7 @@ class Marks(TorchDispatchMode):
     """Mark on the tape where each operator begins and ends."""
 
     def __init__(self, tape: Tape) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tape = tape
         self.seen: list[tuple[str, list[str]]] = []
 
@@ -53,8 +53,8 @@ class Marks(TorchDispatchMode):
         return made
 
 
-def predicted(case: Case) -> tuple[list[Operator], int, int]:
-    """Trace a case; return the operators of its fourth step, and the peaks of the third, as on a GPU."""
+def predicted(case: Case) -> tuple[list[Operator], dict[str, int]]:
+    """Trace a case; return the operators of its fourth step, and figures of the third, as on a GPU."""
     marks: list[Marks] = []
 
     @contextlib.contextmanager
@@ -69,7 +69,11 @@ def predicted(case: Case) -> tuple[list[Operator], int, int]:
     done = [number for number, event in enumerate(traced.events) if event[:2] == (MARK, STEP_DONE)]
     steady = Trace(events=traced.events[: done[STEPS - 1] + 1], kinds=traced.kinds, owners=traced.owners)
     simulation = simulate(steady, workspaces_on(GPU, TORCH), None)
-    peak, reserved = simulation.peak, simulation.allocator.peak_reserved_bytes
+    figures = {
+        "peak_allocated_bytes": max(simulation.phase_peak_bytes.values()),
+        "peak_reserved_bytes": simulation.allocator.peak_reserved_bytes,
+        "allocated_bytes": simulation.allocator.allocated_bytes,
+    }
     whole = simulate(traced, workspaces_on(GPU, TORCH), None)
     found: list[Operator] = []
     limits = [*whole.marks, ("", len(whole.requests))]
@@ -83,7 +87,7 @@ def predicted(case: Case) -> tuple[list[Operator], int, int]:
             found[-1][2].extend(changes)
         elif started and changes:
             found.append(("between", [], changes))
-    return found, (0 if peak is None else peak.allocated_bytes), reserved
+    return found, figures
 
 
 def differ(measured: Path, words: list[str]) -> None:
@@ -98,7 +102,7 @@ def differ(measured: Path, words: list[str]) -> None:
             continue
         started = time.perf_counter()
         try:
-            ours, peak, reserved = predicted(cases[name])
+            ours, figures = predicted(cases[name])
         except Exception as error:
             lines.append(f"{name}: {type(error).__name__}: {str(error)[:200]}")
             print(lines[-1], flush=True)
@@ -110,19 +114,15 @@ def differ(measured: Path, words: list[str]) -> None:
             f"  highest, watched: measured {_highest(theirs)}\n                    predicted {_highest(ours)}"
         )
         _sequences(name, theirs, ours, groups)
-        lines.append(
-            f"{name:32} allocated {peak:>14,} measured {row['peak_allocated_bytes']:>14,} "
-            f"({_percent(peak, row['peak_allocated_bytes'])})   reserved {reserved:>14,} "
-            f"measured {row['peak_reserved_bytes']:>14,} ({_percent(reserved, row['peak_reserved_bytes'])})"
-            f" {seconds:.1f} s"
-        )
+        said = [f"{key.removesuffix('_bytes')} {_against(figures[key], row[key])}" for key in figures]
+        lines.append(f"{name:32} {'; '.join(said)}; {seconds:.1f} s")
     print("\n== operators that allocate otherwise, most bytes apart first")
     apart = sorted(groups.items(), key=lambda item: -max(_apart(*pair[1:]) for pair in item[1]))
     for (operator, dtypes), pairs in apart:
         where, theirs_, ours_ = max(pairs, key=lambda pair: _apart(*pair[1:]))
         print(f"{operator} {dtypes}: {len(pairs)} times, such as in {where}: {', '.join(theirs_[1])}")
         print(f"    measured  {theirs_[2]}\n    predicted {ours_[2]}")
-    print("\n== peaks of the steady step")
+    print("\n== the steady step, as measured (predicted less measured)")
     print("\n".join(lines))
 
 
@@ -134,9 +134,9 @@ def _sequences(
 ) -> None:
     """Align two steps by their operators; print where they differ, and group what allocates otherwise."""
     measured, traced = ([one for one in step if one[0] != "between"] for step in (theirs, ours))
-    names = [[one[0] for one in step] for step in (measured, traced)]
+    names, others = ([one[0] for one in step] for step in (measured, traced))
     shown = 0
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, *names, autojunk=False).get_opcodes():
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, names, others, autojunk=False).get_opcodes():
         if tag == "equal":
             for one, other in zip(measured[i:j], traced[k:m], strict=True):
                 if one[2] != other[2]:
@@ -144,7 +144,7 @@ def _sequences(
                     groups.setdefault((one[0], dtypes), []).append((case, one, other))
         elif shown < SHOWN and any(one[2] for one in measured[i:j] + traced[k:m]):
             shown += 1
-            after = names[0][i - 1] if i else "the beginning"
+            after = names[i - 1] if i else "the beginning"
             print(f"  after {i} operators ({after}):")
             for sign, part in (("measured ", measured[i:j]), ("predicted", traced[k:m])):
                 for operator, specs, changes in part[:8]:
@@ -152,9 +152,11 @@ def _sequences(
 
 
 def _highest(step: list[Operator]) -> str:
-    """Say how far a step rises above its start, and in which operator it does."""
+    """Say how far a step rises above its start, where old gradients are gone, and in which operator."""
     now = highest = at = 0
     for number, (_, _, changes) in enumerate(step):
+        if not highest and sum(changes) < 0:
+            continue
         for change in changes:
             now += -(-abs(change) // 512) * 512 * (1 if change > 0 else -1)
             if now > highest:
@@ -178,5 +180,7 @@ def _peak(changes: list[int]) -> int:
     return highest
 
 
-def _percent(ours: int, theirs: int) -> str:
-    return "exact" if ours == theirs else f"{100 * (ours / theirs - 1):+.3f} %"
+def _against(ours: int, theirs: int) -> str:
+    """Say two figures in bytes."""
+    apart = "exact" if ours == theirs else f"{ours - theirs:+,} {100 * (ours / theirs - 1):+.3f} %"
+    return f"{theirs:,} ({apart})"

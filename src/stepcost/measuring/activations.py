@@ -25,7 +25,7 @@ how many it made in all."""
 
 
 def kept_by_module(history: History, changes: Changes) -> list[ModuleActivations]:
-    """Sum by module what a recorded step's first forward left allocated, with the attribution of ``by_module``.
+    """Sum by module what a recorded step's first forward left allocated, attributed as by ``by_module``.
 
     Raises ``HistoryUnavailable`` where the recording or the sum is not what the allocator counted.
     """

@@ -1,6 +1,7 @@
 """Which kernel ``scaled_dot_product_attention`` takes on a card, and the operators that it then runs.
 
-Source: ``cuda/sdp_utils.cpp``, ``sdp_utils_cpp.h`` and ``attention.cpp`` of ``aten/src/ATen/native/transformers``.
+Source: ``cuda/sdp_utils.cpp``, ``sdp_utils_cpp.h`` and ``attention.cpp`` in
+``aten/src/ATen/native/transformers``.
 What ``torch.nn.attention.sdpa_kernel`` allows is torch's own state, which is read.
 """
 
@@ -109,9 +110,9 @@ class Attention:
         )
         return self.chosen(asked)(asked)
 
-    def chosen(self, asked: Asked) -> Callable[[Asked], torch.Tensor]:
+    def chosen(self, asked: Asked) -> Callable[[Asked], Any]:
         """Return the first kernel that is allowed and can do it, in torch's order."""
-        allowed = torch.backends.cuda
+        allowed: Any = torch.backends.cuda
         cudnn = (allowed.cudnn_sdp_enabled, self.cudnn_can, run_cudnn)
         others = (
             (allowed.flash_sdp_enabled, self.flash_can, run_flash),
@@ -217,7 +218,7 @@ def _added(asked: Asked) -> torch.Tensor | None:
     return torch.where(asked.mask, 0.0, lowest)
 
 
-def run_cudnn(asked: Asked) -> torch.Tensor:
+def run_cudnn(asked: Asked) -> Any:
     """Run cuDNN's kernel."""
     options = asked.keeps_sums, asked.dropout, asked.is_causal, False
     made = aten._scaled_dot_product_cudnn_attention(
@@ -226,7 +227,7 @@ def run_cudnn(asked: Asked) -> torch.Tensor:
     return made[0]
 
 
-def run_flash(asked: Asked) -> torch.Tensor:
+def run_flash(asked: Asked) -> Any:
     """Run flash attention, on features padded to a multiple of 8."""
     size = asked.query.shape[-1]
     scale = size**-0.5 if asked.scale is None else asked.scale
@@ -237,7 +238,7 @@ def run_flash(asked: Asked) -> torch.Tensor:
     return made[..., :size] if size % 8 else made
 
 
-def run_efficient(asked: Asked) -> torch.Tensor:
+def run_efficient(asked: Asked) -> Any:
     """Run memory-efficient attention, on a mask that is aligned (``preprocess_mask``)."""
     mask = _added(asked)
     if mask is not None:
@@ -252,7 +253,7 @@ def run_efficient(asked: Asked) -> torch.Tensor:
     )[0]
 
 
-def run_math(asked: Asked) -> torch.Tensor:
+def run_math(asked: Asked) -> Any:
     """Run products and a softmax."""
     return aten._scaled_dot_product_attention_math(
         *asked.tensors,

@@ -211,7 +211,7 @@ def _patches(casts: Casts) -> Iterator[tuple[Any, str, Any]]:
     yield torch.autocast, "__init__", _of_device(torch.autocast.__init__, 1)
     yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
     yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
-    plain_clear, plain_cast = torch.clear_autocast_cache, modes._cast  # type: ignore[attr-defined]
+    plain_clear, plain_cast = torch.clear_autocast_cache, modes._cast
 
     def clear() -> None:
         casts.forget()

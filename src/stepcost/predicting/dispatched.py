@@ -61,7 +61,7 @@ def _key_set(keys: tuple[str, ...]) -> Any:
 
 
 def with_gradient_of_cuda(function: Any) -> Kernel:
-    """Return a kernel for an operator that is one kernel on CUDA alone; elsewhere torch composes it of others.
+    """Return a kernel for an operator that is one on CUDA alone; elsewhere torch composes it of others.
 
     Autograd's kernel for CUDA records it, and then it comes to the tape, which needs a rule for it.
     """

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stepcost.activations import LOSS, Owner
 from stepcost.predicting.composite import is_composite, run_composite
 from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
-from stepcost.predicting.values import ASKED, Values
+from stepcost.predicting.values import Values, is_asked
 from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP, PHASES
 
 ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
@@ -134,9 +134,9 @@ class Tape(TorchDispatchMode):
             return rule(self, func, *args, **kwargs)
         if args and isinstance(args[0], (list, tuple)) and _updates_lists(func, args[0]):
             return None
-        if func in ASKED and _is_on_meta(args):
+        if is_asked(func, args, kwargs):
             # What an optimizer asks of weights it computes with, and takes no other memory for.
-            return self.values.answer(func, args, else_one=self.phase == OPTIMIZER_STEP)
+            return self.values.answer(func, args, kwargs, else_one=self.phase == OPTIMIZER_STEP)
         if is_composite(func) and _is_on_meta(args):
             with self:
                 return self.note(run_composite(func, args, kwargs))

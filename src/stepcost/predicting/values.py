@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 aten = torch.ops.aten
 MOST_ELEMENTS = 1 << 22
 """Values of larger tensors are not kept: they would cost time, and nobody asked for one yet."""
-ASKED = (aten._local_scalar_dense.default, aten.equal.default)
-"""Operators that answer with a value."""
+A_NUMBER = aten._local_scalar_dense.default
 OF_GRADIENTS = (aten._amp_foreach_non_finite_check_and_unscale_.default,)
 """A step is predicted as though no gradient overflowed: the flag that says so stays as it was."""
 
@@ -35,21 +34,22 @@ class Values:
         place = tensor.storage_offset(), tensor.shape, tensor.stride()
         return torch.empty(0, dtype=tensor.dtype).set_(known[0], *place)
 
-    def answer(self, func: Any, args: tuple[Any, ...], *, else_one: bool) -> Any:
-        """Answer an operator of ``ASKED``; of floats that are not known with 1.0 where that will do.
+    def answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, else_one: bool) -> Any:
+        """Answer an operator that ``is_asked``; with 1.0 for a float that is not known, where that will do.
 
         Raises ``ValueError`` in one line where it is not known.
         """
-        known = [self.of(one) if one.is_meta else one for one in args]
-        if any(one is None for one in known):
-            one = args[0]
-            if else_one and func is ASKED[0] and one.is_floating_point():
+        asked = [isinstance(one, torch.Tensor) and one.is_meta for one in args]
+        known = [self.of(one) if is_meta else one for one, is_meta in zip(args, asked, strict=True)]
+        if any(one is None and is_meta for one, is_meta in zip(known, asked, strict=True)):
+            one = args[asked.index(True)]
+            if else_one and func is A_NUMBER and one.is_floating_point():
                 return 1.0
             raise ValueError(
                 f"the step asks for the value of a tensor {tuple(one.shape)} of "
                 f"{str(one.dtype).removeprefix('torch.')}, which only a real step has"
             )
-        return func(*known)
+        return func(*known, **kwargs)
 
     def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
         """Compute what ``func`` made of ``args`` where that is small and known; forget what it overwrote."""
@@ -99,6 +99,17 @@ class Values:
         except (RuntimeError, NotImplementedError):
             return None
         return found if isinstance(found, torch.Tensor) else None
+
+
+def is_asked(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Say whether an operator answers with values of meta tensors, or copies them to the CPU."""
+    tensors = [one for one in args if isinstance(one, torch.Tensor)]
+    if func is aten._to_copy.default:
+        device = kwargs.get("device")
+        return tensors[0].is_meta and device is not None and device.type == "cpu"
+    if func is aten.copy_.default:
+        return not tensors[0].is_meta and tensors[1].is_meta
+    return func in (A_NUMBER, aten.equal.default) and any(one.is_meta for one in tensors)
 
 
 def _is_kept(made: Any) -> bool:
