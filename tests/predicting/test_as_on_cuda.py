@@ -104,9 +104,9 @@ def test_the_gradient_of_an_index_is_summed_in_place_by_sorting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("indices", "largest", "expected"),
-    [(2304, 168, 1), (2401, 168, 3583), (4608, 255, 3583), (4609, 255, 4607), (2401, 256, 44543)],
+    ("numbers", "bits", "expected"),
+    [(2304, 8, 1), (2401, 8, 3583), (4608, 8, 3583), (4609, 8, 4607), (2401, 9, 44543), (4096, 64, 83455)],
 )
-def test_a_sort_takes_what_cub_asks_for(indices: int, largest: int, expected: int) -> None:
+def test_a_sort_takes_what_cub_asks_for(numbers: int, bits: int, expected: int) -> None:
     """One byte for one tile; else histograms, a look-back a tile, copies where it takes two passes."""
-    assert sort_bytes(indices, largest) == expected
+    assert sort_bytes(numbers, bits) == expected

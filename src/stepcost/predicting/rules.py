@@ -28,10 +28,8 @@ def _add(tape: Tape, func: Any, left: Any, right: Any, **options: Any) -> Any:
     """
     made = func(left, right, **options)
     if not options and isinstance(right, torch.Tensor):
-        # Autograd's own sums are made without recording; what a checkpoint computes again is recorded.
-        of_autograd = tape.phase == BACKWARD and not torch.is_grad_enabled()
         alike = left.shape == made.shape and left.dtype == made.dtype
-        if (of_autograd or tape.adds_in_place) and alike and _is_alone(left):
+        if tape.sums_in_place() and alike and _is_alone(left):
             return tape.note_in_place(made, left)
     return tape.note(made)
 

@@ -41,7 +41,7 @@ class Tape(TorchDispatchMode):
         self.micro_batches, self._done = 1, 0
         self.adds_in_place = self.in_setitem = False
         self.values = Values()
-        self._ids = 0
+        self._ids = self._inside = 0
         # Storage to allocation, and how many storages share an allocation (sums made in place).
         self._of_storage: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self._sharing: dict[int, int] = {}
@@ -89,6 +89,14 @@ class Tape(TorchDispatchMode):
             yield
         finally:
             self.adds_in_place = was
+
+    def sums_in_place(self) -> bool:
+        """Say whether a sum that is made now is written over its first operand, if nobody else holds that.
+
+        Autograd's own sums are made without recording; what a checkpoint computes again is recorded.
+        """
+        of_autograd = self.phase == BACKWARD and not torch.is_grad_enabled()
+        return (of_autograd or self.adds_in_place) and not self._inside
 
     @contextlib.contextmanager
     def holding(self, *sizes: int) -> Iterator[None]:
@@ -138,8 +146,12 @@ class Tape(TorchDispatchMode):
             # What an optimizer asks of weights it computes with, and takes no other memory for.
             return self.values.answer(func, args, kwargs, else_one=self.phase == OPTIMIZER_STEP)
         if is_composite(func) and _is_on_meta(args):
-            with self:
-                return self.note(run_composite(func, args, kwargs))
+            self._inside += 1
+            try:
+                with self:
+                    return self.note(run_composite(func, args, kwargs))
+            finally:
+                self._inside -= 1
         return self.note(func(*args, **kwargs))
 
     def note(self, made: Any) -> Any:
