@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepcost.activations import LOSS, Owner
+from stepcost.predicting.compared import compared, is_plain, name_of
 from stepcost.predicting.composite import is_composite, run_composite
 from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
 from stepcost.predicting.values import Values, is_asked
@@ -41,6 +42,8 @@ class Tape(TorchDispatchMode):
         self.micro_batches, self._done = 1, 0
         self.adds_in_place = self.in_setitem = False
         self.values = Values()
+        self.uncompared: set[str] = set()
+        """Operators that allocated and were never compared with a GPU, by name and dtype."""
         self._ids = self._inside = 0
         # Storage to allocation, and how many storages share an allocation (sums made in place).
         self._of_storage: dict[int, tuple[int, weakref.ref[Any]]] = {}
@@ -132,9 +135,18 @@ class Tape(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         with without(AUTOCAST, ON_CUDA):
+            before = len(self.events)
             made = self._run(func, args, kwargs)
+            if len(self.events) > before and not is_plain(func):
+                self._note_operator(func, args)
             self.values.follow(func, args, kwargs, made)
         return made
+
+    def _note_operator(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Keep the name of an operator that allocates on CUDA by a kernel which was not compared with a GPU."""
+        name = None if is_composite(func) or not _is_on_meta(args) else name_of(func, args)
+        if name is not None and name not in compared():
+            self.uncompared.add(name)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rule = self._rules.get(func)

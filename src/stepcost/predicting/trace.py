@@ -54,6 +54,8 @@ class Trace:
     """Allocation id to the module in whose forward it was made."""
     counted: dict[str, int] = field(default_factory=dict)
     """What ``count_step`` counts of the tensors: not rounded."""
+    uncompared: frozenset[str] = frozenset()
+    """Operators, by name and dtype, whose allocations were never compared with a GPU's."""
 
 
 def trace_run(
@@ -143,6 +145,7 @@ def trace_steps(
                 )
         trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners)
         trace.counted = count_step(step, batch)
+        trace.uncompared = frozenset(tape.uncompared)
         tape.events = []  # what is freed from here on is the tracing's own end
         del first
         return trace

@@ -1,0 +1,191 @@
+"""Arguments of an operator from what ``experiments.operators`` writes down of them: a flat list of short texts."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+TENSOR = re.compile(r"([a-z]+[0-9]*)\[([0-9,]*)(?:\|([0-9,]*))?\]")
+"""Dtype, shape, and strides where it is not contiguous."""
+SHORT = 12
+"""So many arguments of a call are written down, which may be too few."""
+
+
+def operator(name: str) -> Any:
+    """Return an operator by its name, such as ``aten.sum.default``."""
+    _, packet, overload = name.split(".")
+    return getattr(getattr(torch.ops.aten, packet), overload)
+
+
+def made(value: Any) -> Any:
+    """Return the argument itself, tensors on the meta device."""
+    if isinstance(value, list):
+        return [made(one) for one in value]
+    found = TENSOR.fullmatch(value) if isinstance(value, str) else None
+    if found is not None:
+        dtype = getattr(torch, found[1])
+        shape = [int(one) for one in found[2].split(",") if one]
+        if found[3] is None:
+            return torch.empty(shape, dtype=dtype, device="meta")
+        strides = [int(one) for one in found[3].split(",") if one]
+        values = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        return torch.empty(values, dtype=dtype, device="meta").as_strided(shape, strides)
+    if isinstance(value, str) and value.startswith("torch."):
+        return getattr(torch, value.removeprefix("torch."))
+    return value
+
+
+def _tensor(text: Any) -> re.Match[str] | None:
+    return TENSOR.fullmatch(text) if isinstance(text, str) else None
+
+
+Take = Callable[[str], Any]
+
+
+def _number(text: str) -> Any:
+    if re.fullmatch(r"-?(\d+|inf|nan)", text) and "n" not in text:
+        return int(text)
+    if re.fullmatch(r"-?(inf|[\d.]+(e[-+]?\d+)?)", text):
+        return float(text)
+    raise LookupError(f"{text} is no number")
+
+
+def _one_of(*texts: str) -> Take:
+    def take(text: str) -> Any:
+        if text in texts:
+            return {"True": True, "False": False}.get(text, text)
+        raise LookupError(f"{text} is none of {texts}")
+
+    return take
+
+
+def _text_of_tensor(text: str) -> str:
+    if _tensor(text) is None:
+        raise LookupError(f"{text} is no tensor")
+    return text
+
+
+def _start(start: str, whole: Sequence[str] = ()) -> Take:
+    def take(text: str) -> str:
+        if not text.startswith(start) or (whole and not any(one.startswith(text) for one in whole)):
+            raise LookupError(f"{text} does not start with {start}")
+        return next((one for one in whole if one.startswith(text)), text)
+
+    return take
+
+
+FORMATS = ("torch.contiguous_format", "torch.preserve_format", "torch.channels_last")
+TAKES: dict[str, Take] = {
+    "Tensor": _text_of_tensor,
+    "int": lambda text: int(_number(text)),
+    "SymInt": lambda text: int(_number(text)),
+    "float": _number,
+    "bool": _one_of("True", "False"),
+    "number": lambda text: text == "True" if text in ("True", "False") else _number(text),
+    "ScalarType": _start(
+        "torch.",
+        [f"torch.{n}{b}" for n in ("float", "int", "uint") for b in (8, 16, 32, 64)]
+        + ["torch.bool", "torch.bfloat16"],
+    ),
+    "Layout": _one_of("torch.strided"),
+    "Device": lambda text: _start("device(")(text) and "meta",
+    "MemoryFormat": _start("torch.", FORMATS),
+    "str": lambda text: _start("'")(text).strip("'"),
+}
+
+
+def arguments_of(name: str, leaves: list[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Put a flat list of arguments into the places that the operator has for them: the first that runs.
+
+    Raises ``LookupError`` where none does.
+    """
+    function = operator(name)
+    schema = list(function._schema.arguments)
+    for found in _placements(schema, leaves, len(leaves) >= SHORT):
+        arguments: list[Any] = []
+        options = {}
+        for one, value in found:
+            if one.kwarg_only or len(arguments) < schema.index(one):
+                options[one.name] = value
+            else:
+                arguments.append(value)
+        arguments += _rest(name, arguments, len(leaves))
+        given = [made(value) for value in arguments], {name: made(value) for name, value in options.items()}
+        with contextlib.suppress(Exception):
+            function(*given[0], **given[1])
+            return arguments, options
+    raise LookupError("its arguments are not understood")
+
+
+def _rest(name: str, arguments: list[Any], leaves: int) -> list[Any]:
+    """What was not written down of a call with many arguments, as its step has it."""
+    if leaves < SHORT or not arguments or "foreach" in name:
+        return []
+    if "efficient_attention_backward" in name:
+        arguments[-1] += [True, False]
+        return [False]
+    if "cudnn_attention_backward" in name:
+        return [_sizes(arguments[2])[2], 0.0, False]
+    if "flash_attention_backward" in name:
+        return ["uint64[2]", "uint64[]"]
+    if name == "aten.convolution.default":
+        return [_sizes(arguments[0])[1] // _sizes(arguments[1])[1]]
+    if name == "aten.convolution_backward.default":
+        arguments[-1] += [0] * (2 - len(arguments[-1]))
+        return [_sizes(arguments[1])[1] // _sizes(arguments[2])[1], [True, True, arguments[3] is not None]]
+    return []
+
+
+def _sizes(tensor: str) -> list[int]:
+    return [int(one) for one in TENSOR.fullmatch(tensor)[2].split(",")]
+
+
+SIZES = {"stride": 2, "padding": 2, "dilation": 2, "bias_sizes": 1}
+"""Of a convolution over images, lists that stand in a row."""
+
+
+def _placements(schema: list[Any], leaves: list[str], short: bool) -> Iterator[list[tuple[Any, Any]]]:
+    """Ways to give each argument its leaves, from the left; one with a default may have none."""
+    if not schema or (short and not leaves):
+        if not leaves:
+            yield []
+        return
+    first, rest = schema[0], schema[1:]
+    kind = str(first.real_type)
+    if kind.startswith("Optional["):
+        kind = kind[len("Optional[") : -1]
+        if leaves[:1] == ["None"]:
+            for placed in _placements(rest, leaves[1:], short):
+                yield [(first, None), *placed]
+    if kind.startswith("List["):
+        for size in range(len(leaves), -1, -1):
+            fixed = SIZES.get(first.name, first.N or 1)
+            if fixed > 1 and size != fixed and not (short and size == len(leaves)):
+                continue
+            with contextlib.suppress(LookupError):
+                values = [_leaf(kind[5:-1], one) for one in leaves[:size]]
+                if kind[5:-1] == "Tensor" and not all(map(_tensor, leaves[:size])):
+                    continue
+                for placed in _placements(rest, leaves[size:], short):
+                    yield [(first, values), *placed]
+    elif leaves:
+        with contextlib.suppress(LookupError):
+            value = _leaf(kind, leaves[0])
+            for placed in _placements(rest, leaves[1:], short):
+                yield [(first, value), *placed]
+    if first.has_default_value():
+        yield from _placements(rest, leaves, short)
+
+
+def _leaf(kind: str, text: str) -> Any:
+    if kind.startswith("Optional["):
+        return None if text == "None" else _leaf(kind[len("Optional[") : -1], text)
+    if kind == "Tensor" and _tensor(text) is None:  # a number, or None where another kernel has a tensor
+        return None if text == "None" else _number(text)
+    if kind not in TAKES:
+        raise LookupError(f"nothing is known of {kind}")
+    return TAKES[kind](text)
