@@ -1,4 +1,4 @@
-"""Arguments of an operator from what ``experiments.operators`` writes down of them: a flat list of short texts."""
+"""Arguments of an operator from the flat list of short texts that ``experiments.operators`` writes down."""
 
 from __future__ import annotations
 
@@ -122,39 +122,24 @@ def arguments_of(name: str, leaves: list[str]) -> tuple[list[Any], dict[str, Any
 
 
 def _rest(name: str, arguments: list[Any], leaves: int) -> list[Any]:
-    """What was not written down of a call with many arguments, as its step has it."""
+    """Return what was not written down of a call with many arguments, as its step has it."""
     if leaves < SHORT or not arguments or "foreach" in name:
         return []
     if "efficient_attention_backward" in name:
         arguments[-1] += [True, False]
         return [False]
     if "cudnn_attention_backward" in name:
-        return [_sizes(arguments[2])[2], 0.0, False]
-    if "flash_attention_backward" in name:
-        return ["uint64[2]", "uint64[]"]
-    if name == "aten.convolution.default":
-        return [_sizes(arguments[0])[1] // _sizes(arguments[1])[1]]
-    if name == "aten.convolution_backward.default":
-        arguments[-1] += [0] * (2 - len(arguments[-1]))
-        return [_sizes(arguments[1])[1] // _sizes(arguments[2])[1], [True, True, arguments[3] is not None]]
-    return []
-
-
-def _sizes(tensor: str) -> list[int]:
-    return [int(one) for one in TENSOR.fullmatch(tensor)[2].split(",")]
-
-
-SIZES = {"stride": 2, "padding": 2, "dilation": 2, "bias_sizes": 1}
-"""Of a convolution over images, lists that stand in a row."""
+        return [arguments[-1], 0.0, False]  # as many keys as queries
+    return ["uint64[2]", "uint64[]"] if "flash_attention_backward" in name else []
 
 
 def _placements(schema: list[Any], leaves: list[str], short: bool) -> Iterator[list[tuple[Any, Any]]]:
     """Ways to give each argument its leaves, from the left; one with a default may have none."""
+    if not leaves and (short or not schema):
+        yield []
     if not schema or (short and not leaves):
-        if not leaves:
-            yield []
         return
-    first, rest = schema[0], schema[1:]
+    first, *rest = schema
     kind = str(first.real_type)
     if kind.startswith("Optional["):
         kind = kind[len("Optional[") : -1]
@@ -163,8 +148,7 @@ def _placements(schema: list[Any], leaves: list[str], short: bool) -> Iterator[l
                 yield [(first, None), *placed]
     if kind.startswith("List["):
         for size in range(len(leaves), -1, -1):
-            fixed = SIZES.get(first.name, first.N or 1)
-            if fixed > 1 and size != fixed and not (short and size == len(leaves)):
+            if (first.N or 1) > 1 and size != first.N and not (short and size == len(leaves)):
                 continue
             with contextlib.suppress(LookupError):
                 values = [_leaf(kind[5:-1], one) for one in leaves[:size]]

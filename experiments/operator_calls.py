@@ -1,9 +1,9 @@
 """``python -m experiments.operator_calls MEASURED``: hold the rules against what each operator allocated.
 
-MEASURED is what ``experiments.operators`` wrote on a GPU. Each distinct call of it is made on the meta device,
-as a prediction makes it; those that allocate otherwise are listed, most bytes first. ``--write`` writes down
+MEASURED is what ``experiments.operators`` wrote on a GPU. Each distinct call of it is made on the meta
+device, as a prediction makes it; those that allocate otherwise are listed, most bytes first. ``--write`` writes down
 the distinct calls, which ``tests/predicting`` replays, and which operators agree, which a prediction asks.
-Convolutions, whose workspaces come from a table, are in neither.
+Convolutions, whose workspaces come from a table, are left out.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def calls_of(measured: Path) -> Iterator[Call]:
         for line in file:
             for name, leaves, changes in json.loads(line).get("operators", []):
                 key = (name, *leaves)
-                if not changes or key in seen or not name.startswith("aten."):
+                if not changes or key in seen or not name.startswith("aten.") or ESTIMATED in name:
                     continue
                 seen.add(key)
                 listed = "_foreach_" in name and len(leaves) == SHORT
@@ -98,15 +98,15 @@ def load(path: Path = CALLS) -> list[Call]:
         return [Call(*one) for one in json.load(file)]
 
 
-def write(calls: Iterable[Call]) -> None:
+def write(calls: list[Call]) -> None:
     """Write down the calls, and which operators agree: theirs, and those of the recorded runs."""
-    kept = [call for call in calls if ESTIMATED not in call.name]
-    text = json.dumps([list(call) for call in kept], separators=(",", ":"))
+    text = json.dumps([list(call) for call in calls], separators=(",", ":"))
     CALLS.write_bytes(gzip.compress(text.encode(), mtime=0))
     empty: dict[str, Any] = {"gpu": GPU, "torch": TORCH, "operators": {}}
     COMPARED.write_text(json.dumps(empty))
-    agreeing, differing = set(), set()
-    for call, changes, names in replay(kept):
+    agreeing: set[str] = set()
+    differing: set[str] = set()
+    for call, changes, names in replay(calls):
         (agreeing if changes == call.changes else differing).update(names)
     for path in sorted(HISTORIES.glob("*.json.gz")):
         with gzip.open(path, "rt") as file:

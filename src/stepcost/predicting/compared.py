@@ -1,4 +1,4 @@
-"""Operators whose allocations were compared with a GPU's and agree; a prediction says on which others it rests."""
+"""Operators whose allocations agree with a GPU's; a prediction says on which others it rests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 
 
 def rests_on(uncompared: Iterable[str]) -> str | None:
-    """Say in one line on which operators a prediction rests that nobody compared; ``None`` where it does not."""
+    """Say in one line on which operators that nobody compared a prediction rests; ``None`` where on none."""
     names = sorted(uncompared)
     if not names:
         return None

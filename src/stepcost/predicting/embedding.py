@@ -38,18 +38,22 @@ class PartialSums:
 
 
 def _embedding_dense_backward(
-    tape: Tape, func: Any, gradient: torch.Tensor, words: torch.Tensor, rows: int, padding: int, scaled: bool
+    tape: Tape, func: Any, gradient: torch.Tensor, words: torch.Tensor, *rest: Any
 ) -> Any:
-    """``Embedding.cu`` and ``EmbeddingBackwardKernel.cu`` in ``aten/src/ATen/native/cuda``."""
+    """Add few words as they come; sort many of them, and sum what belongs to each.
+
+    ``Embedding.cu`` and ``EmbeddingBackwardKernel.cu`` in ``aten/src/ATen/native/cuda``.
+    """
+    scaled = rest[2]
     number, size = words.numel(), words.element_size()
     with tape.copied((words, "nchw"), (gradient, "nchw")):
         if number <= UNSORTED and not scaled:
-            return tape.note(func(gradient, words, rows, padding, scaled))
+            return tape.note(func(gradient, words, *rest))
         with tape.holding(size * number, size * number):  # the words sorted, and where they were
             with tape.holding(size * number, indexing.sort_bytes(number, 8 * size)):
                 pass
             with tape.holding(*([size * number] if scaled else [])):
-                made = tape.note(func(gradient, words, rows, padding, scaled))
+                made = tape.note(func(gradient, words, *rest))
                 _sum_parts(tape, made, number, size)
     return made
 

@@ -1,4 +1,4 @@
-"""What fused attention makes and takes on CUDA: the kernels that ``scaled_dot_product_attention`` chooses among."""
+"""What fused attention makes and takes on CUDA, by the kernel that was chosen (``attention.py``)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from stepcost.predicting.tape import REDUCTION, Rule, Tape
 
 aten = torch.ops.aten
 FLOAT_BYTES = 4
+MOST_FEATURES_IN_REGISTERS = 128
 CUDNN_BACKWARD_BYTES = CUDNN_FORWARD_BYTES = 256
 """cuDNN's own workspace in each call, as recorded with cuDNN 9.19."""
 SEED_BYTES, RNG_STATE_BYTES = 8, 16
 
 
 def _efficient(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Make the output and the logarithms of its sums; the seed and offset of dropout stay on the CPU."""
+    """Make the output and the logarithms of its sums; the seed and offset of dropout stay on the CPU.
+
+    An output of 16 bits and many features is accumulated in float32 (``kNeedsOutputAccumulatorBuffer`` in
+    ``mem_eff_attention/kernel_forward.h``).
+    """
     made = func(*args, **kwargs)
     tape.note(made[:2])
-    return made
+    out = made[0]
+    wide = out.element_size() < FLOAT_BYTES and out.shape[-1] > MOST_FEATURES_IN_REGISTERS
+    with tape.holding(*([out.numel() * FLOAT_BYTES] if wide else [])):
+        return made
 
 
 def _efficient_backward(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Make the gradients, then row sums of gradient times output and a workspace.
 
-    ``aten/src/ATen/native/transformers/cuda/attention_backward.cu``. The kernel of 16-bit types sums the rows itself;
-    for float32 it is a product of its own and two more steps.
+    ``aten/src/ATen/native/transformers/cuda/attention_backward.cu``. The kernel of 16-bit types sums the rows
+    itself; for float32 it is a product of its own and two more steps.
     """
     gradient, query, key, bias = args[0], args[1], args[2], args[4]
     made = func(*args, **kwargs)
@@ -58,8 +66,8 @@ def _efficient_scratch_bytes(
     """Blocks of the gradient of the queries, and of keys and values where registers cannot hold these.
 
     ``Params.workspace_size`` in ``mem_eff_attention/kernel_backward.h``, with the tiles that
-    ``kernels/generate_kernels.py`` makes for compute capability 8.0 and up: each block of accumulated gradients has
-    16 bytes to count who has added to it.
+    ``kernels/generate_kernels.py`` makes for compute capability 8.0 and up: each block of accumulated
+    gradients has 16 bytes to count who has added to it.
     """
     batch, heads, queries, features = query.shape
     keys, most = key.shape[2], max(query.shape[3], value_features)
@@ -142,8 +150,8 @@ def _padded(features: int) -> int:
 def _flash_backward(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Make the gradients; sum rows and accumulate the gradient of the queries in float32.
 
-    ``mha_bwd`` in ``flash_attn/flash_api.cpp``: queries in blocks of 128. Where several heads of queries share one of
-    keys, gradients of keys and values are made for each, then summed.
+    ``mha_bwd`` in ``flash_attn/flash_api.cpp``: queries in blocks of 128. Where several heads of queries
+    share one of keys, gradients of keys and values are made for each, then summed.
     """
     gradient, query, key, value = args[:4]
     made = func(*args, **kwargs)
@@ -175,8 +183,8 @@ def _cudnn(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
 def _cudnn_backward(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Make the gradients; cuDNN accumulates that of the queries in float32.
 
-    It also sums rows, and where several heads of queries share one of keys it makes gradients of keys and values for
-    each of them. As recorded on an H100 with cuDNN 9.19.
+    It also sums rows, and where several heads of queries share one of keys it makes gradients of keys and
+    values for each of them. As recorded on an H100 with cuDNN 9.19.
     """
     query, key, value = args[1:4]
     made = func(*args, **kwargs)

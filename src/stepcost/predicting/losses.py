@@ -16,7 +16,7 @@ NONE = 0
 def _in_its_place(tape: Tape, func: Any, given: torch.Tensor, target: torch.Tensor, *rest: Any) -> Any:
     """Make each value's loss, then reduce it into a result that was made as large and then shrunk.
 
-    ``TORCH_META_FUNC(mse_loss)`` in ``aten/src/ATen/native/BinaryOps.cpp`` leaves the result's size to the iterator.
+    ``TORCH_META_FUNC(mse_loss)`` in ``aten/src/ATen/native/BinaryOps.cpp`` leaves its size to the iterator.
     """
     made = func(given, target, *rest)
     if (rest[0] if rest else 1) == NONE:
@@ -32,20 +32,18 @@ def _shrunk(tape: Tape, given: torch.Tensor, target: torch.Tensor, *, held: bool
 
 
 def _cross_entropy_of_two(
-    tape: Tape, func: Any, given: torch.Tensor, target: torch.Tensor, weight: Any = None, reduction: int = 1
+    tape: Tape, func: Any, given: torch.Tensor, target: torch.Tensor, *rest: Any
 ) -> Any:
     """Make each value's loss; its reduction is copied into the same memory (``cuda/Loss.cu``)."""
-    if reduction == NONE:
-        return tape.note(func(given, target, weight, reduction))
+    if len(rest) > 1 and rest[1] == NONE:
+        return tape.note(func(given, target, *rest))
     return _shrunk(tape, given, target, held=False)
 
 
-def _huber(
-    tape: Tape, func: Any, given: torch.Tensor, target: torch.Tensor, reduction: int = 1, *rest: Any
-) -> Any:
+def _huber(tape: Tape, func: Any, given: torch.Tensor, target: torch.Tensor, *rest: Any) -> Any:
     """Make each value's loss, then reduce it."""
-    made = func(given, target, reduction, *rest)
-    if reduction == NONE:
+    made = func(given, target, *rest)
+    if rest and rest[0] == NONE:
         return tape.note(made)
     with tape.holding(torch.broadcast_shapes(given.shape, target.shape).numel() * given.element_size()):
         return tape.note(made)

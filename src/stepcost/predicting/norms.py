@@ -1,23 +1,50 @@
-"""What CUDA's norms, softmax and activations make and take: copies of what is not contiguous, sums by group."""
+"""What CUDA's norms, softmax and activations make and take: copies of what is not contiguous, sums."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from stepcost.predicting.tape import Rule, Tape
+from stepcost.predicting.reduction import describe
+from stepcost.predicting.tape import REDUCTION, Rule, Tape
 
 aten = torch.ops.aten
 FLOAT_BYTES = 4
+WARP = 32
+MANY_ROWS, MOST_BLOCKS = 64 * 1024, 64 * 1024 // 2
 
 
 def _layer_norm(tape: Tape, func: Any, images: torch.Tensor, *rest: Any) -> Any:
     """CUDA normalizes contiguous memory into contiguous memory, and copies what is not."""
     with tape.copied((images, "nchw")):
         return tape.note(_contiguous(func(images, *rest)))
+
+
+@dataclass(frozen=True, slots=True)
+class ManyRows:
+    """Gradients of a norm's weight and bias over many short rows: summed by blocks of rows, then these.
+
+    ``LaunchGammaBetaBackwardCUDAKernel`` in ``aten/src/ATen/native/cuda/layer_norm_kernel.cu``.
+    """
+
+    rows: int
+    features: int
+    gradients: int
+    """2 with a bias, 1 without."""
+    element_bytes: int
+
+    def scratch_bytes(self, multiprocessors: int, threads_per_multiprocessor: int) -> tuple[int, ...]:
+        """Bytes on a card, in the order in which they are taken; none for long rows or few."""
+        if self.rows <= MANY_ROWS or self.features // WARP >= multiprocessors // 2:
+            return ()
+        blocks = min(-(-self.rows // WARP), MOST_BLOCKS // -(-self.features // WARP))
+        sums = describe(torch.empty((blocks, self.features), device="meta"), [0])
+        last = () if sums is None else sums.scratch_bytes(multiprocessors, threads_per_multiprocessor)
+        return (*[blocks * self.features * self.element_bytes] * self.gradients, *last)
 
 
 def _layer_norm_backward(
@@ -27,6 +54,11 @@ def _layer_norm_backward(
     with tape.copied((images, "nchw")):
         made = tape.note(_contiguous(func(gradient, images, *rest)))
         with tape.copied((gradient, "nchw")):
+            weights = [one for one in made[1:] if one is not None]
+            if weights:
+                features = weights[0].numel()
+                rows = ManyRows(images.numel() // features, features, len(weights), weights[0].element_size())
+                tape.events.append((REDUCTION, rows, None))
             return made
 
 
@@ -50,15 +82,14 @@ def _mish_backward(tape: Tape, func: Any, gradient: torch.Tensor, images: torch.
     return tape.note(torch.empty_like(images))
 
 
-def _group_norm(
-    tape: Tape, func: Any, images: torch.Tensor, weight: Any, bias: Any, size: int, channels: int, *rest: Any
-) -> Any:
+def _group_norm(tape: Tape, func: Any, *args: Any) -> Any:
     """Make the output and the statistics, then a factor and a summand for each channel of each image.
 
     ``aten/src/ATen/native/cuda/group_norm_kernel.cu``.
     """
-    made = tape.note(func(images, weight, bias, size, channels, *rest))
-    each = [] if rest[0] == 1 or (weight is None and bias is None) else [FLOAT_BYTES * size * channels] * 2
+    made = tape.note(func(*args))
+    weight, bias, size, channels, pixels = args[1:6]
+    each = [] if pixels == 1 or (weight is None and bias is None) else [FLOAT_BYTES * size * channels] * 2
     with tape.holding(*each):
         return made
 

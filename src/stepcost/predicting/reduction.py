@@ -90,8 +90,8 @@ def describe(
 ) -> Reduction | None:
     """Describe the reduction of ``tensor`` over ``dims`` (none: over all); ``None`` where nothing is read.
 
-    ``result_bytes`` is the size of a partial result: by default, a sum's. ``reads_vectors`` says whether a thread
-    may read several values at a time.
+    ``result_bytes`` is the size of a partial result: by default, a sum's. ``reads_vectors`` says whether a
+    thread may read several values at a time.
     """
     if tensor.numel() == 0:
         return None
@@ -136,7 +136,7 @@ def _sides(tensor: torch.Tensor, reduced: set[int]) -> list[_Side]:
 
 
 def _ordered(sides: list[_Side]) -> list[_Side]:
-    """Put reduced dimensions first, each group by its strides (``TensorIteratorBase::reorder_dimensions``)."""
+    """Put reduced dimensions first, each group by strides (``TensorIteratorBase::reorder_dimensions``)."""
     sides = list(sides)
     for start in range(1, len(sides)):
         at = start

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 
 from stepcost.predicting import cudnn, indexing
-from stepcost.predicting.fused_attention import ATTENTION_RULES
 from stepcost.predicting.embedding import EMBEDDING_RULES
+from stepcost.predicting.fused_attention import ATTENTION_RULES
 from stepcost.predicting.losses import LOSS_RULES
 from stepcost.predicting.norms import NORM_RULES
 from stepcost.predicting.reduction import REDUCTION_RULES
 from stepcost.predicting.tape import GEMM, Rule, Tape
-from stepcost.reading import BACKWARD
 
 aten = torch.ops.aten
 
@@ -74,27 +73,44 @@ def _scalar_tensor(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _index_put(tape: Tape, func: Any, tensor: torch.Tensor, indices: Any, values: Any, *rest: Any) -> Any:
-    """Autograd adds the gradient of ``tensor[index]`` in place, for one index by sorting it.
+    """Autograd adds the gradient of ``tensor[index, ...]`` in place, by sorting the indices.
 
-    ``index_put_with_sort_kernel`` in ``aten/src/ATen/native/cuda/Indexing.cu``: the index within bounds, its
-    addresses, the values, the sorted addresses, their old places, these numbered, and what the sort takes.
+    ``index_put_with_sort_kernel`` in ``aten/src/ATen/native/cuda/Indexing.cu``: each index within bounds and
+    times its stride, added up to addresses; the values, the sorted addresses, their old places, these
+    numbered, and what the sort takes. Indices that are not next to each other are not known here.
     """
     made = func(tensor, indices, values, *rest)
     accumulates = bool(rest and rest[0])
-    if tape.phase != BACKWARD or not accumulates or not _is_alone(tensor):
+    if not accumulates or not tape.sums_in_place() or not _is_alone(tensor):
         return tape.note(made)
     given = [(dim, index) for dim, index in enumerate(indices) if index is not None]
-    if len(given) == 1 and given[0][1].numel():
-        dim, index = given[0]
-        size, slice_values = index.numel() * indexing.INDEX_BYTES, math.prod(tensor.shape[dim + 1 :])
-        within = tape.hold(size)
-        addresses = tape.hold(size)
+    number = math.prod(torch.broadcast_shapes(*(index.shape for _, index in given)))
+    if number:
+        size, slice_values = number * indexing.INDEX_BYTES, math.prod(tensor.shape[given[-1][0] + 1 :])
+        within, addresses = tape.hold(size), tape.hold(size)
         tape.drop(within)
-        sort = indexing.sort_bytes(index.numel(), ((tensor.numel() - 1) // slice_values).bit_length())
+        for _ in given[1:]:
+            with tape.holding(size, size):
+                pass
+        sort = indexing.sort_bytes(number, ((tensor.numel() - 1) // slice_values).bit_length())
         with tape.copied((values, "nchw")), tape.holding(size, size, size, sort):
             pass
         tape.drop(addresses)
     return tape.note_in_place(made, tensor)
+
+
+CHUNK_VALUES = 65536
+
+
+def _foreach_norm(tape: Tape, func: Any, tensors: list[torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+    """Make a sum for each chunk of the longest tensor, for every tensor; then the norms.
+
+    ``foreach_tensor_norm_cuda`` in ``aten/src/ATen/native/cuda/ForeachReduceOp.cu``.
+    """
+    made = func(tensors, *args, **kwargs)
+    chunks = max(-(-one.numel() // CHUNK_VALUES) for one in tensors)
+    with tape.holding(len(tensors) * chunks * max(4, tensors[0].element_size())):
+        return tape.note(made)
 
 
 def _gemm(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -127,5 +143,6 @@ RULES: dict[Any, Rule] = {
     aten.roll.default: _roll,
     **dict.fromkeys((aten.index_put.default, aten._index_put_impl_.default), _index_put),
     aten.scalar_tensor.default: _scalar_tensor,
+    aten._foreach_norm.Scalar: _foreach_norm,
     **dict.fromkeys((aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default), _gemm),
 }

@@ -143,7 +143,7 @@ class Tape(TorchDispatchMode):
         return made
 
     def _note_operator(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Keep the name of an operator that allocates on CUDA by a kernel which was not compared with a GPU."""
+        """Keep the name of an operator whose CUDA kernel allocates and was not compared with a GPU."""
         name = None if is_composite(func) or not _is_on_meta(args) else name_of(func, args)
         if name is not None and name not in compared():
             self.uncompared.add(name)

@@ -120,7 +120,7 @@ def trace_steps(
     try:
         with as_on_cuda(tape, attention), tape:
             first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
-            # As ``model.to(device)`` does: parameter by parameter, in the order of the modules, tied ones once.
+            # As ``model.to(device)`` does: parameter by parameter, in the order of the modules, each once.
             model = model._apply(tape.moved).train()
             tape.mark(MODEL_LOADED)
             batch = make_batch()
