@@ -58,6 +58,7 @@ def as_on_cuda(tape: Tape, attention: Attention = ON_HOPPER) -> Iterator[None]:
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.Tensor, "__setitem__", setitem))
+        stack.enter_context(mock.patch.object(torch, "tensor", _tensor(torch.tensor)))
         for layer in (nn.LSTM, nn.GRU, nn.RNN):
             stack.enter_context(mock.patch.object(layer, "forward", _recurrent))
         for module, name in DEVICES_OF_KERNELS:
@@ -68,6 +69,17 @@ def as_on_cuda(tape: Tape, attention: Attention = ON_HOPPER) -> Iterator[None]:
         stack.enter_context(as_autocast_on_cuda())
         stack.enter_context(dispatched(ON_CUDA, kernels))
         yield
+
+
+def _tensor(plain: Any) -> Any:
+    """Make a tensor of numbers on the CPU and copy it, as for CUDA: on the meta device they would be lost."""
+
+    def tensor(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> Any:
+        if device is not None and torch.device(device).type == "meta":
+            return plain(data, **options, device="cpu").to("meta").requires_grad_(requires_grad)
+        return plain(data, **options, device=device, requires_grad=requires_grad)
+
+    return tensor
 
 
 def _recurrent(layer: nn.Module, *_: Any, **__: Any) -> None:

@@ -208,7 +208,7 @@ def _patches(casts: Casts) -> Iterator[tuple[Any, str, Any]]:
         (modes, "is_autocast_available"),
     ):
         yield owner, name, _of_device(getattr(owner, name))
-    yield torch.autocast, "__init__", _of_device(torch.autocast.__init__, 1)
+    yield torch.autocast, "__init__", _refusing_cpu(_of_device(torch.autocast.__init__, 1))
     yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
     yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
     plain_clear, plain_cast = torch.clear_autocast_cache, modes._cast
@@ -237,6 +237,20 @@ def _of_device(function: Any, place: int = 0) -> Any:
         return function(*(_cuda(one) if place == index else one for index, one in enumerate(args)), **kwargs)
 
     return ask
+
+
+def _refusing_cpu(made: Any) -> Any:
+    """Refuse the processor's autocast: on CUDA it does nothing, and most that ask for it would not there."""
+
+    def init(self: Any, device_type: str, dtype: Any = None, enabled: bool = True, **more: Any) -> None:
+        if device_type == "cpu" and enabled:
+            raise ValueError(
+                "the step enters autocast of the CPU, and on CUDA it would be another; "
+                "torch.autocast(tensor.device.type, ...) is right on both"
+            )
+        made(self, device_type, dtype, enabled, **more)
+
+    return init
 
 
 def _maybe_autocast(

@@ -15,6 +15,17 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 aten = torch.ops.aten
 MOST_ELEMENTS = 1 << 22
 """Values of larger tensors are not kept: they would cost time, and nobody asked for one yet."""
+SHAPED_BY_VALUES = (
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten.bincount.default,
+    aten.repeat_interleave.Tensor,
+    aten._unique2.default,
+    aten.unique_dim.default,
+    aten.unique_consecutive.default,
+)
+"""Operators that cannot say without values how much they return."""
+MASKS = (torch.bool, torch.uint8)
 A_NUMBER = aten._local_scalar_dense.default
 OF_GRADIENTS = (aten._amp_foreach_non_finite_check_and_unscale_.default,)
 """A step is predicted as though no gradient overflowed: the flag that says so stays as it was."""
@@ -50,6 +61,36 @@ class Values:
                 f"{str(one.dtype).removeprefix('torch.')}, which only a real step has"
             )
         return func(*known, **kwargs)
+
+    def shaped(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make what an operator of ``SHAPED_BY_VALUES`` returns, without noting it.
+
+        Raises ``ValueError`` in one line where the values are not known.
+        """
+        if func is aten.masked_select.default:  # of anything, by a mask that must be known
+            tensor, mask = args
+            spread = torch.broadcast_shapes(tensor.shape, mask.shape)
+            chosen = self._needed(func, mask).expand(spread).sum().item()
+            return torch.empty(int(chosen), dtype=tensor.dtype, device="meta")
+        known = [self._needed(func, one) if isinstance(one, torch.Tensor) else one for one in args]
+        found = func(*known, **kwargs)
+        made = [
+            torch.empty_strided(one.shape, one.stride(), dtype=one.dtype, device="meta")
+            for one in (found if isinstance(found, tuple) else (found,))
+        ]
+        for one, values in zip(made, found if isinstance(found, tuple) else (found,), strict=True):
+            if one.numel():
+                self.know(one, values)
+        return tuple(made) if isinstance(found, tuple) else made[0]
+
+    def _needed(self, func: Any, tensor: torch.Tensor) -> torch.Tensor:
+        values = self.of(tensor) if tensor.is_meta else tensor
+        if values is None:
+            raise ValueError(
+                f"what {func.__name__.split('.')[0]} returns depends on values of a tensor "
+                f"{tuple(tensor.shape)}, which only a real step has"
+            )
+        return values
 
     def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
         """Compute what ``func`` made of ``args`` where that is small and known; forget what it overwrote."""
