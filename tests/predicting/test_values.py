@@ -137,3 +137,14 @@ def test_what_a_mask_chooses_has_its_shape() -> None:
         assert there.unique().tolist() == [1, 4, 5, 9]
         with pytest.raises(ValueError, match=r"what nonzero returns depends on values of a tensor \(4, 8\)"):
             (rows > 0).nonzero()
+
+
+def test_memory_that_nobody_wrote_to_has_no_values() -> None:
+    """A buffer that came without values is not read as what happens to lie there; once filled it is known."""
+    on_cuda, tape = tracing()
+    with on_cuda, tape:
+        count = torch.empty((), dtype=torch.int64, device="meta")
+        with pytest.raises(ValueError, match="asks for the value"):
+            count.item()
+        count.fill_(7)
+        assert count.item() == 7

@@ -25,6 +25,8 @@ SHAPED_BY_VALUES = (
     aten.unique_consecutive.default,
 )
 """Operators that cannot say without values how much they return."""
+OVERWRITES = ("aten::fill_", "aten::zero_", "aten::copy_", "aten::random_")
+"""Operators after which a whole tensor is known, whatever was there."""
 MASKS = (torch.bool, torch.uint8)
 A_NUMBER = aten._local_scalar_dense.default
 OF_GRADIENTS = (aten._amp_foreach_non_finite_check_and_unscale_.default,)
@@ -103,6 +105,10 @@ class Values:
         meta = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_meta]
         if changes and not (_is_kept(made) or any(self.of(one) is not None for one in meta)):
             return
+        if func._schema.name.startswith("aten::empty") or func._schema.name == "aten::new_empty":
+            return
+        if func._schema.name in OVERWRITES and _fills_its_storage(made) and self.of(made) is None:
+            self.know(made, torch.zeros((), dtype=made.dtype))
         found = self._computed(func, leaves, spec)
         if found is None:
             if changes:
@@ -140,6 +146,10 @@ class Values:
         except (RuntimeError, NotImplementedError):
             return None
         return found if isinstance(found, torch.Tensor) else None
+
+
+def _fills_its_storage(tensor: torch.Tensor) -> bool:
+    return tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
 
 
 def is_asked(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
