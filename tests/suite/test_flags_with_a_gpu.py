@@ -155,7 +155,7 @@ def test_engines_all(run):
 
 
 def test_processes_that_memory_takes(run):
-    """A step that two benchmarks read in two fresh processes repeats by these; any other is read once more."""
+    """What two benchmarks read in two fresh processes repeats by these; any other step is read once more."""
     _, told = run("--optimizers=sgd,adam", "-k", "step_at_each or step_with_each or repeats")
     requests = [asked[0] for _, method, asked, _ in told if method == "reading"]
     read = Counter((request["optimizer"], request["batch_size"]) for request in requests)
