@@ -54,7 +54,7 @@ class Session(Measurements):
             users_own = is_own(settings.model)
             images = (NUM_CLASSES_EXPECTED, settings.image_size)
             sizes = ("", "") if is_language_model(settings.model) else images
-            warm_up_server(None if users_own else (settings.model, *sizes))
+            warm_up_server(None if users_own else (settings.model, *sizes, settings.seeds[0]))
             named, folder, download = settings.dataset, settings.data_dir, settings.download
             try:
                 if named not in NEED_TORCH:  # here, while the server imports torch, which takes longer

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from stepcost.catalog.datasets import Dataset, images_per_epoch
 from stepcost.catalog.engines import ENGINES
-from stepcost.catalog.models import STAND_IN
+from stepcost.catalog.models import STAND_IN, is_prebuilt
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.schedules import SCHEDULES
 from stepcost.measuring.child import enter_phase
@@ -61,7 +61,14 @@ class Study:
         ):  # too small to gain from threads, which wait for each other on a busy host
             torch.set_num_threads(1)
         torch.manual_seed(request.seed)
-        self.model = prepare(workload_of(request).build(), request).to(self.device).train()
+        ready = is_prebuilt(
+            request.model,
+            num_classes=request.num_classes,
+            image_size=request.image_size,
+            seed=request.seed,
+        )
+        self.model = prepare(workload_of(request, prebuilt=ready).build(), request)
+        self.model = self.model.to(self.device).train()
         self.memory_format = memory_format(request)
         self.captured = ENGINES[request.engine].captured
         self.learning_rate = learning_rate
