@@ -34,7 +34,7 @@ def test_a_prediction_names_its_card_and_a_stand_in_is_silent() -> None:
         trained(50, (0.2,) * 3, stand_in_for="net"),
     ]
     assert first_lines(rows, {"gpu": None}) == [
-        "Adam, batch 64: 2.00 of 85.5 GB (context 36 %, optimizer state 21 %), predicted for h100-80gb",
+        "Adam, batch 64: 2.00 of 85.0 GB (context 36 %, optimizer state 21 %), predicted for h100-80gb",
         "largest batch estimated 9 (Adam, predicted for h100-80gb)",
     ]
 
