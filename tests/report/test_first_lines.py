@@ -53,6 +53,13 @@ def test_what_is_not_known_is_said_beside_the_figure() -> None:
     ]
 
 
+def test_a_bound_from_above_is_called_one() -> None:
+    """A step without one of the libraries takes at most the process of a step with both."""
+    row = memory("2a", "sgd", 64, (100, 300, 400, 720, 1120), source="predicted", card="h100-80gb",
+                 unread={"process_bytes": "at most: the context is smaller"})  # fmt: skip
+    assert first_lines([row], {}) == ["SGD, batch 64: at most 1.12 of 85.0 GB, predicted for h100-80gb"]
+
+
 def test_what_does_not_fit_is_said_first() -> None:
     """Out of memory with one optimizer is the line, and not the memory of another."""
     rows = [*BY_OPTIMIZER, memory("2a", "adamw", 64, (), fits=False)]

@@ -49,7 +49,9 @@ def _memory(row: Row, machine: Mapping[str, Any]) -> str:
         return ""
     total = card_bytes(row, machine)
     size = f"{memory.bytes / GB:,.2f} of {gb(total, 1)}" if total else gb(memory.bytes, 2)
-    size = f"at least {size}" if memory.field in (row.get("unread") or {}) else size
+    why = (row.get("unread") or {}).get(memory.field)
+    if why is not None:
+        size = f"at {'most' if why.startswith('at most') else 'least'} {size}"
     unknown = "" if memory.word == "process" else f" {memory.word}, the context on top is not known"
     if row.get("source") == "predicted" and row.get("fits") is None:
         unknown += ", nor whether it fits" if unknown else ", whether it fits is not known"
