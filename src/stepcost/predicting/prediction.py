@@ -71,10 +71,9 @@ def predict_in_full(
                 workspaces.of(what, *more)
     too_low = most_too_low(workspaces, card, version_of(torch_version))
     fits, reason = _fits(traced, simulation, workspaces, card, too_low)
-    reading = _reading(traced, simulation, workspaces, card, fits=fits, reason=reason, started=started)
-    return Prediction(
-        reading=reading, kept=by_module(simulation.kept if fits is not False else []), workspaces=workspaces
-    )
+    kept = by_module(simulation.kept if fits is not False else [])
+    reading = _reading(traced, simulation, workspaces, card, kept, fits=fits, reason=reason, started=started)
+    return Prediction(reading=reading, kept=kept, workspaces=workspaces)
 
 
 def _fits(
@@ -122,6 +121,7 @@ def _reading(
     simulation: Simulation,
     workspaces: Workspaces,
     card: Card | None,
+    kept: list[ModuleActivations],
     *,
     fits: bool | None,
     reason: str | None,
@@ -160,7 +160,7 @@ def _reading(
     return Reading(
         **known,
         activation_bytes=simulation.kept_bytes,
-        kept_by_modules=alike_together(by_module(simulation.kept)),
+        kept_by_modules=alike_together(kept),
         first_step_peak_allocated_bytes=simulation.first_step_peak_bytes,
         peak_allocated_bytes=simulation.peak.allocated_bytes,
         peak_reserved_bytes=reserved,
