@@ -22,7 +22,7 @@ from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.schedules import SCHEDULES
 from stepcost.measuring.child import enter_phase
 from stepcost.measuring.launch import Launch, build_step, capture, set_learning_rate, warm_up
-from stepcost.prepare import memory_format, prepare
+from stepcost.prepare import as_weights, memory_format, prepare
 from stepcost.request import Request
 from stepcost.step import logits_of
 from stepcost.workload import workload_of
@@ -191,7 +191,7 @@ class Study:
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Images of the size asked for, zero mean and unit deviation by channel."""
-        scaled = (images - self.mean) / self.deviation
+        scaled: torch.Tensor = as_weights((images - self.mean) / self.deviation, self.request)
         size = self.request.image_size or 0
         if scaled.shape[-1] == size:
             return scaled
