@@ -104,6 +104,18 @@ def test_without_a_card_the_process_is_unknown_not_zero() -> None:
     assert predict(SMALL, CARDS["t4"]).process_bytes is None
 
 
+@pytest.mark.parametrize(
+    ("model", "uses_both"),
+    [("resnet18", True), ("vit_b_16", True), ("small-cnn", True), ("squeezenet1_1", False)],
+)
+def test_the_process_is_a_bound_without_one_of_the_libraries(model: str, uses_both: bool) -> None:
+    """A network of convolutions alone never loads cuBLAS, whose kernels are part of the measured context."""
+    reading = predict(Request(model=model, optimizer="sgd", batch_size=2), H100)
+    assert reading.process_bytes is not None
+    bounds = {name for name, why in reading.unread.items() if why.startswith("at most: the context")}
+    assert bounds == (set() if uses_both else {"process_bytes", "context_bytes"})
+
+
 def test_what_is_too_large_does_not_fit() -> None:
     """A step larger than the card is predicted to run out of memory, and where, whatever else is unknown."""
     reading = predict(replace(SMALL, batch_size=4_000_000), CARDS["t4"])
