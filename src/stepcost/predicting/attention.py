@@ -1,6 +1,7 @@
 """Which kernel ``scaled_dot_product_attention`` takes on a card.
 
-Source: ``cuda/sdp_utils.cpp`` and ``sdp_utils_cpp.h`` in ``aten/src/ATen/native/transformers``. What ``torch.nn.attention.sdpa_kernel`` allows is torch's own state, which is read.
+Source: ``cuda/sdp_utils.cpp`` and ``sdp_utils_cpp.h`` in ``aten/src/ATen/native/transformers``. What
+``torch.nn.attention.sdpa_kernel`` allows is torch's own state, which is read.
 """
 
 from __future__ import annotations
