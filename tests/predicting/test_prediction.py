@@ -290,6 +290,7 @@ def test_weights_and_gradients_have_the_width_of_their_precision(precision: str,
     """Autocast leaves both in fp32 and halves activations; pure bf16 halves all three."""
     plain = predict(replace(SMALL, batch_size=64), H100)
     reading = predict(replace(SMALL, batch_size=64, precision=precision), H100)
+    assert reading.parameters is not None
     assert reading.parameter_bytes == reading.gradient_bytes == width * reading.parameters
     assert reading.activation_bytes is not None
     assert plain.activation_bytes is not None
