@@ -134,6 +134,20 @@ def test_what_does_not_fit_has_no_modules() -> None:
     assert predict_in_full(replace(request, batch_size=4), CARDS["t4"]).kept
 
 
+@pytest.mark.parametrize(
+    ("paths", "kinds"),
+    [
+        (["h.0.fc1", "h.11.fc1", "h.0.fc2"], {"h.*.fc1", "h.0.fc2"}),
+        (["layers.layer_0.mlp", "layers.layer_10.mlp"], {"layers.layer_*.mlp"}),
+        (["fc1", "fc2", "conv2d", "block3.a1"], {"fc1", "fc2", "conv2d", "block3.a1"}),
+    ],
+)
+def test_a_number_of_its_own_tells_alike_modules_apart(paths: list[str], kinds: set[str]) -> None:
+    """A part of a path that is a number, or ends in one after an underscore; not a digit of a name."""
+    found = by_module((Owner(path, "Linear"), 8) for path in paths)
+    assert {one.module for one in alike_together(found)} == kinds
+
+
 def test_the_command_lists_modules_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     """In JSON all of them, which add up; without the flag nothing of them."""
     arguments = ["resnet18", "--batch-size", "2", "--json"]
@@ -145,13 +159,16 @@ def test_the_command_lists_modules_on_request(capsys: pytest.CaptureFixture[str]
     assert "activations_by_module" not in json.loads(capsys.readouterr().out)
 
 
-def test_the_table_shows_ten_modules_and_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
-    """Eleven modules are ten rows, one row for the others, and the sum, with unit and source."""
-    print_activations(by_module((Owner(f"m{n}", "Conv2d"), (20 - n) * 10**6) for n in range(11)), "predicted")
-    out = capsys.readouterr().out
-    assert "m9 " in out
-    assert "m10" not in out
-    assert "the other 1" in out
-    assert "165.000" in out
+def test_the_table_shows_ten_kinds_and_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    """Thirteen kinds are ten rows, one row for the others, and the sum; alike modules are one kind."""
+    alike = [(Owner(f"layers.{n}.fc", "Linear"), 10 * 10**6) for n in range(3)]
+    others = [(Owner(f"m{n}", "Conv2d"), (20 - n) * 10**6) for n in range(12)]
+    print_activations(by_module([*alike, *others]), "predicted")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "layers.*.fc x 3 │ Linear │ 30.000 │ 14.7 %" in out
+    assert "m8 │ Conv2d │ 12.000" in out
+    assert "m9 " not in out
+    assert "the other 3 kinds │ │ 30.000" in out  # 11, 10 and 9
+    assert "sum │ │ 204.000" in out
     assert "predicted" in out
     assert "10**6" in out

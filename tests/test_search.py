@@ -83,13 +83,36 @@ def test_batches_tried_by_hand(limit, guess, sizes):
 
 @pytest.mark.parametrize(
     ("limit", "guess", "sizes"),
-    [(3, 4, [4, 3, 1]), (1, 2, [2, 1]), (2, 16, [16, 15, 14, 12, 9, 4, 1, 2, 3]), (8, 8, [8, 9, 4, 2, 1])],
+    [
+        (3, 4, [4, 3, 1]),
+        (1, 2, [2, 1]),
+        (2, 16, [16, 15, 14, 13, 12, 10, 7, 3, 1, 2]),
+        (8, 8, [8, 9, 4, 2, 1]),
+    ],
 )
 def test_batches_tried_for_their_speed(limit, guess, sizes):
     """After the search a half, a quarter and an eighth of the answer are tried, from one image on."""
     search = find_largest(card(limit), guess)
     assert [trial.batch_size for trial in search.trials] == sizes
     assert (search.largest_batch, search.smallest_batch_that_fails) == (limit, limit + 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "guess", "sizes"),
+    [
+        # 0.75 % down from the bound, less than 1 % of 22,941 below it: what an H100 and an H200 trained
+        (23_000, 23_115, [23_115, 22_941]),
+        (41_000, 41_031, [41_031, 40_723]),
+        # 0.75, 1.5 and 3 % down, and the middle of what is left, until 1 % apart
+        (9_600, 10_000, [10_000, 9_925, 9_776, 9_482, 9_629, 9_555]),
+    ],
+)
+def test_batches_tried_below_the_bound(limit, guess, sizes):
+    """Where batches are measured, strides down double from 0.75 %, so that a close bound takes two trials."""
+    found = find_largest(card(limit), guess)
+    assert [trial.batch_size for trial in found.trials if trial.batch_size > limit // 2] == sizes
+    assert found.largest_batch == max(size for size in sizes if size <= limit)
+    assert found.exact
 
 
 def test_a_search_ends_after_so_many_attempts():

@@ -29,11 +29,6 @@ VALIDATED_STEPS = "image classifiers in fp32"
 """What was trained in the runs that predictions were compared with."""
 BUILD = ("torch", "cudnn", "cuda", "driver", "compute_capability")
 """What bytes depend on, besides the card."""
-OF_PROCESS = ("process_bytes", "context_bytes")
-FEWER_LIBRARIES = (
-    "at most: the context was measured with cuDNN and cuBLAS loaded, and is smaller with one of them"
-)
-"""In MiB, on an H200: 760 with both, 742 without cuDNN, 630 without cuBLAS."""
 MakeBatch = Callable[[int], Any]
 Loss = Callable[[Any, Any], torch.Tensor]
 OptimizerLike = str | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -68,11 +63,8 @@ def predict(
         line = f"{line} Those runs trained {VALIDATED_STEPS}; this step is another."
     with torch.random.fork_rng(devices=[]):
         found = predict_in_full(request, card, torch_version=version, workload=own)
-    reading = found.reading
-    if own is not None and reading.process_bytes is not None and not _loads_all_libraries(own.model):
-        reading = replace(reading, unread=reading.unread | dict.fromkeys(OF_PROCESS, FEWER_LIBRARIES))
     return Cost(
-        reading=reading,
+        reading=found.reading,
         gpu=None if card is None else card.gpu,
         build={"torch": version},
         rests_on=line,
@@ -165,11 +157,6 @@ def _name_of(make: Any) -> str:
         )
     made_by = getattr(make, "func", make)  # of a functools.partial
     return str(getattr(made_by, "__qualname__", made_by))
-
-
-def _loads_all_libraries(model: nn.Module) -> bool:
-    """Whether a step of this model is known to use cuDNN and cuBLAS."""
-    return all(any(isinstance(one, kind) for one in model.modules()) for kind in (nn.Conv2d, nn.Linear))
 
 
 def _parameters_by_module(request: Request, own: OwnStep | None) -> dict[str, int]:

@@ -55,11 +55,16 @@ def memory_format(request: Request) -> torch.memory_format:
 
 def batch_of(workload: Workload, request: Request, device: str | torch.device) -> Any:
     """Make the request's batch on a device, in the dtype of the weights."""
-    weights = getattr(torch, PRECISIONS[request.precision].weights)
-    batch = workload.batch(request.batch_size, device, memory_format(request))
-    if weights == torch.float32:
+    return as_weights(workload.batch(request.batch_size, device, memory_format(request)), request)
+
+
+def as_weights(batch: Any, request: Request) -> Any:
+    """Return a batch with its floating-point tensors in the dtype of the request's weights."""
+    name = PRECISIONS[request.precision].weights
+    if name == "float32":  # as it is: losses are read in float64
         return batch
-    return map_tensors(lambda one: one.to(weights) if one.is_floating_point() else one, batch)
+    dtype = getattr(torch, name)
+    return map_tensors(lambda one: one.to(dtype) if one.is_floating_point() else one, batch)
 
 
 def step_of(

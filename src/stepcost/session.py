@@ -41,7 +41,8 @@ class Session(Measurements):
         """
         super().__init__(settings.time_limit_s)
         self.settings = settings
-        self._readings: dict[Request, Reading] = {}
+        self._readings: dict[Request, list[Reading]] = {}
+        """All that were taken of a request, each in a process of its own."""
         self.notes: list[str] = []
         """What a reader must know that turned up while it measured."""
         self._predictor: Worker | None = None
@@ -53,7 +54,7 @@ class Session(Measurements):
             users_own = is_own(settings.model)
             images = (NUM_CLASSES_EXPECTED, settings.image_size)
             sizes = ("", "") if is_language_model(settings.model) else images
-            warm_up_server(None if users_own else (settings.model, *sizes))
+            warm_up_server(None if users_own else (settings.model, *sizes, settings.seeds[0]))
             named, folder, download = settings.dataset, settings.data_dir, settings.download
             try:
                 if named not in NEED_TORCH:  # here, while the server imports torch, which takes longer
@@ -139,17 +140,21 @@ class Session(Measurements):
 
     def reading(self, request: Request) -> Reading:
         """Return the memory reading of ``request``, taken once a session; 'out of memory' is a reading."""
-        if request not in self._readings:
-            self.remember(request, self.fresh_reading(request))
-        return self._readings[request]
+        return self._readings_of(request, 1)[0]
+
+    def second_reading(self, request: Request) -> Reading:
+        """Return the reading of a second fresh process: of one that this session had anyway, or a new one."""
+        return self._readings_of(request, 2)[1]
 
     def remember(self, request: Request, reading: Reading) -> None:
         """Share a reading that was just taken with the relations that ask for it later."""
-        self._readings.setdefault(request, reading)
+        self._readings.setdefault(request, []).append(reading)
 
-    def fresh_reading(self, request: Request) -> Reading:
-        """Measure in a process of its own, or predict; never from what was kept. Raises ``MeasureError``."""
-        return self.measured(request) if self.on_gpu else self.prediction(request)
+    def _readings_of(self, request: Request, count: int) -> list[Reading]:
+        """Return all readings of ``request``, ``count`` at least. Raises ``MeasureError``."""
+        while len(self._readings.get(request, ())) < count:
+            self.remember(request, self.measured(request) if self.on_gpu else self.prediction(request))
+        return self._readings[request]
 
     def timed_step(
         self, request: Request, time_rounds: TimeRounds, *, busy: bool = False

@@ -1,8 +1,51 @@
 """A model that cannot be built is one line that says why."""
 
 import pytest
+import torch
 
-from stepcost.catalog.models import build_model
+from stepcost.catalog import models
+from stepcost.catalog.models import build_model, is_prebuilt, prebuild, prebuilt_model
+
+SIZES = {"num_classes": 10, "image_size": 32}
+
+
+@pytest.fixture
+def no_model_is_prebuilt(monkeypatch):
+    """In this process, as in one that no server forked, no model is there before it is asked for."""
+    monkeypatch.setattr(models, "PREBUILT", {})
+
+
+@pytest.mark.usefixtures("no_model_is_prebuilt")
+def test_a_prebuilt_model_is_what_its_seed_gives():
+    """Weights, and what torch draws after them, are the same whether a server built the model or not."""
+
+    def seeded():
+        torch.manual_seed(3)
+        model = prebuilt_model("squeezenet1_1", **SIZES)
+        return model, torch.cat([one.flatten() for one in model.state_dict().values()]), torch.rand(3)
+
+    built, weights, drawn = seeded()
+    prebuild("squeezenet1_1", **SIZES, seed=3)
+    torch.rand(7)
+    taken, same_weights, same_drawn = seeded()
+    assert taken is prebuilt_model("squeezenet1_1", **SIZES) is not built
+    assert torch.equal(weights, same_weights)
+    assert torch.equal(drawn, same_drawn)
+
+
+@pytest.mark.usefixtures("no_model_is_prebuilt")
+def test_a_prebuilt_model_is_of_one_seed():
+    """Of another seed, size or type of numbers it is another model, and before it is built there is none."""
+    assert not is_prebuilt("small-cnn", **SIZES, seed=3)
+    prebuild("small-cnn", **SIZES, seed=3)
+    assert is_prebuilt("small-cnn", **SIZES, seed=3)
+    assert not is_prebuilt("small-cnn", **SIZES, seed=4)
+    assert not is_prebuilt("small-cnn", num_classes=4, image_size=32, seed=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert not is_prebuilt("small-cnn", **SIZES, seed=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from typing import Any
 import pynvml
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from stepcost.measuring.configuration import Configuration
 from stepcost.measuring.engine_step import EngineStep
-from stepcost.measuring.profiling import profiled
+from stepcost.measuring.profiling import events_on, profiled
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 
@@ -273,6 +274,14 @@ class Adds:
         step = self.step_after_a_copy if copy else self.step
         step()
         return profiled(step)
+
+    def events_both_ways(self) -> tuple[list[Any], list[Any]]:
+        """Name, start and end of what ran on the GPU, as it is read and as torch's own objects have it."""
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            self.step_after_a_copy()
+        read = sorted(events_on("CUDA", profiler))
+        events = [one for one in profiler.events() if one.device_type.name == "CUDA"]
+        return read, sorted((one.name, one.time_range.start, one.time_range.end) for one in events)
 
     def by_events(self) -> float:
         """Seconds of the kernels of a step between two CUDA events, the median of ten steps."""

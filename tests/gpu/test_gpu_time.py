@@ -33,6 +33,13 @@ def test_kernels_are_counted_and_timed_as_events_time_them(adds):
     assert found["transfer_s"] == 0, found
 
 
+def test_events_are_those_of_the_profiler(adds):
+    """What is read of a profile is what torch's own objects of it say: five kernels and a copy at least."""
+    read, by_torch = adds.call("events_both_ways")
+    assert read == by_torch
+    assert len(read) > ADDS
+
+
 def test_copy_from_the_host_is_no_work_of_the_gpu(adds):
     """A copy from the host is a transfer, as long at least as the fastest link needs, and no kernel."""
     plain, found = adds.call("profiled", False), adds.call("profiled", True)

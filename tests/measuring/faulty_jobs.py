@@ -1,5 +1,6 @@
 """Jobs that go wrong in every way a child can, for the tests of the process border."""
 
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,9 @@ class Faulty:
 
     def answer(self, value: Any) -> Any:
         return value
+
+    def collector(self) -> tuple[bool, int]:
+        return gc.isenabled(), len(gc.get_objects())
 
     def noise(self) -> str:
         print('{"kind": "answer"}')

@@ -100,7 +100,9 @@ def _of_torch(card: SimulatedCard) -> dict[Any, dict[str, Any]]:
             "max_memory_allocated": counter(lambda: allocator.peak_allocated_bytes),
             "memory_reserved": counter(lambda: allocator.reserved_bytes),
             "max_memory_reserved": counter(lambda: allocator.peak_reserved_bytes),
-            "memory_stats": counter(lambda: {"allocation.all.allocated": card.allocations}),
+            "memory_stats_as_nested_dict": counter(
+                lambda: {"allocation": {"all": {"allocated": card.allocations}}}
+            ),
             "mem_get_info": free_and_total,
         },
         torch.cuda.memory: {"_snapshot": card.snapshot, "_record_memory_history": card.set_recording},

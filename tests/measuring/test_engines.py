@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
 
 from stepcost.catalog.datasets import Dataset
 from stepcost.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
@@ -17,7 +18,7 @@ from stepcost.measuring import launch
 from stepcost.measuring.engine_step import least_bytes
 from stepcost.measuring.limits import Limits
 from stepcost.measuring.measurements import least_s
-from stepcost.measuring.profiling import covered, summed
+from stepcost.measuring.profiling import covered, events_on, summed
 from stepcost.measuring.study import Study
 from stepcost.prepare import memory_format
 from stepcost.request import Request
@@ -223,6 +224,18 @@ def test_profile_tells_kernels_from_transfers():
     assert figures["kernel_s"] == pytest.approx(400 * 0.07e-6)
     assert figures["transfer_s"] == pytest.approx(40e-6)
     assert figures["kernels"] == 400
+
+
+def test_events_are_those_of_the_profiler():
+    """Names and times are those that torch's own objects have, of one type of device alone."""
+    model, images = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()), torch.rand(4, 8)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        model(images)
+    found = sorted(events_on("CPU", profiler))
+    expected = [(one.name, one.time_range.start, one.time_range.end) for one in profiler.events()]
+    assert found == sorted(expected)
+    assert {"aten::addmm", "aten::relu"} <= {name for name, _, _ in found}
+    assert list(events_on("CUDA", profiler)) == []
 
 
 def test_operations_are_those_of_the_shapes():

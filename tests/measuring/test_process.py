@@ -26,6 +26,14 @@ def test_answers_cross_the_border():
         ]
 
 
+def test_a_child_collects_its_own_garbage_alone():
+    """In a child the collector is on, and looks at none of the many objects that it was forked with."""
+    with Worker(FAULTY) as worker:
+        is_on, objects = worker.call("collector")
+    assert is_on
+    assert objects < 10_000
+
+
 def test_noise_stays_in_the_child(capfd):
     """What a child prints is neither taken for an answer nor seen on this process's output."""
     with Worker(FAULTY) as worker:

@@ -232,7 +232,9 @@ def test_a_recording_is_of_its_step_alone():
         "peak_reserved_bytes": 144 * MIB,
         "activation_bytes": 24_576 + 6 * 512 + 1024,
     }
-    assert [name for name, _ in history.marks] == ["forward", "backward", "optimizer step"]
+    ((name, before),) = history.marks
+    assert name == "forward"
+    assert 0 < before < len(history.events)
 
 
 def test_an_attempt_tells_the_peak_of_both_steps():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from stepcost.catalog import models
 from stepcost.catalog.datasets import Dataset
 from stepcost.catalog.models import STAND_IN, build_model
 from stepcost.catalog.optimizers import OPTIMIZERS
@@ -375,6 +376,18 @@ def test_what_is_captured(study, uncaptured_graphs):
     assert (warmed, len(captures)) == ([True] * 3, 3)
     ended(study(dice_data()).run(1))
     assert (warmed[3:], len(captures)) == ([False, False], 3)
+
+
+def test_a_prebuilt_model_trains_as_one_that_is_built(study, monkeypatch):
+    """Built from the seed of the run it is taken, with the same figures to the bit; from another not."""
+    monkeypatch.setattr(models, "PREBUILT", {})
+    sizes = {"num_classes": CLASSES, "image_size": 8}
+    built = [one | {"train_seconds": 0} for one in ended(study(dice_data()).run(2))[0]]
+    for seed, is_taken in ((SEED + 1, False), (SEED, True)):
+        models.prebuild(STAND_IN, **sizes, seed=seed)
+        trained = study(dice_data())
+        assert (trained.model is models.PREBUILT[STAND_IN, CLASSES, 8].model) == is_taken
+        assert [one | {"train_seconds": 0} for one in ended(trained.run(2))[0]] == built
 
 
 def test_only_exact_runs_are_in_fp64(study):

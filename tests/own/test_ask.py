@@ -135,6 +135,25 @@ def test_a_step_without_cudnn_has_a_smaller_context():
     assert resnet.process_bytes == resnet.peak_reserved_bytes + resnet.context_bytes
 
 
+def test_libraries_are_known_from_the_step_and_not_from_the_modules():
+    """A product of matrices outside of any module is cuBLAS's, and a layer that is not called is no one's."""
+
+    def loss_of(head):
+        return lambda model, batch: nn.functional.cross_entropy(head(model, batch[0]), batch[1])
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.idle = nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
+            self.weight = nn.Parameter(torch.randn(4, 10))
+
+    multiplied = ask(Two(), images, loss_of(lambda model, x: model.body(x).mean((2, 3)) @ model.weight))
+    assert "process_bytes" not in multiplied.reading.unread
+    summed = ask(Two(), images, loss_of(lambda model, x: model.body(x).mean((2, 3)) + model.weight.sum()))
+    with pytest.raises(stepcost.NotKnown, match=r"process_bytes on NVIDIA H100.*: at most: .* is a bound"):
+        _ = summed.process_bytes
+
+
 def test_checkpointing_is_no_autocast():
     """Computing again enters an autocast that is switched off; activations then live in backward only."""
 

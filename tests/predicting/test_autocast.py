@@ -178,3 +178,14 @@ def test_torch_is_left_as_it_was() -> None:
     assert not torch.is_autocast_enabled("cuda")
     left = meta(4, 4, dtype=FP32)
     assert (left @ left).dtype == FP32
+
+
+def test_autocast_of_the_processor_is_refused() -> None:
+    """It does nothing on CUDA: a step that asks for it where there is no GPU would be another with one."""
+
+    def run() -> Any:
+        with torch.autocast("cpu", BF16):
+            return meta(4, 4) @ meta(4, 4)
+
+    with pytest.raises(ValueError, match="enters autocast of the CPU"):
+        traced(run)

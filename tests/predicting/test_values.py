@@ -121,3 +121,30 @@ def test_micro_batches_have_a_forward_each() -> None:
     assert [name for _, name, _ in phases] == ["forward", "backward"] * 3 + ["optimizer step"]
     assert [follows for _, _, follows in phases].count(FORWARD) == 2
     assert [follows for _, _, follows in phases].count(OPTIMIZER_STEP) == 2
+
+
+def test_what_a_mask_chooses_has_its_shape() -> None:
+    """Three of four labels are above 3: their rows, their places, and rows repeated as often as they say."""
+    labels = torch.tensor([1, 5, 9, 4])
+    on_cuda, tape = tracing()
+    with on_cuda, tape:
+        there, rows = labels.to("meta"), torch.empty(4, 8, device="meta")
+        keep = there > 3
+        assert rows[keep].shape == (3, 8)
+        assert keep.nonzero().shape == (3, 1)
+        assert rows.masked_select(keep[:, None]).shape == (24,)
+        assert rows.repeat_interleave(torch.tensor([1, 2, 0, 1], device="meta"), 0).shape == (4, 8)
+        assert there.unique().tolist() == [1, 4, 5, 9]
+        with pytest.raises(ValueError, match=r"what nonzero returns depends on values of a tensor \(4, 8\)"):
+            (rows > 0).nonzero()
+
+
+def test_memory_that_nobody_wrote_to_has_no_values() -> None:
+    """A buffer that came without values is not read as what happens to lie there; once filled it is known."""
+    on_cuda, tape = tracing()
+    with on_cuda, tape:
+        count = torch.empty((), dtype=torch.int64, device="meta")
+        with pytest.raises(ValueError, match="asks for the value"):
+            count.item()
+        count.fill_(7)
+        assert count.item() == 7

@@ -34,7 +34,7 @@ def test_a_prediction_names_its_card_and_a_stand_in_is_silent() -> None:
         trained(50, (0.2,) * 3, stand_in_for="net"),
     ]
     assert first_lines(rows, {"gpu": None}) == [
-        "Adam, batch 64: 2.00 of 85.5 GB (context 36 %, optimizer state 21 %), predicted for h100-80gb",
+        "Adam, batch 64: 2.00 of 85.0 GB (context 36 %, optimizer state 21 %), predicted for h100-80gb",
         "largest batch estimated 9 (Adam, predicted for h100-80gb)",
     ]
 
@@ -51,6 +51,13 @@ def test_what_is_not_known_is_said_beside_the_figure() -> None:
         "fits, predicted for rtx4090",
         "largest batch at most 90 and likely 70 to 80 (Adam, predicted for rtx4090)",
     ]
+
+
+def test_a_bound_from_above_is_called_one() -> None:
+    """A step without one of the libraries takes at most the process of a step with both."""
+    row = memory("2a", "sgd", 64, (100, 300, 400, 720, 1120), source="predicted", card="h100-80gb",
+                 unread={"process_bytes": "at most: the context is smaller"})  # fmt: skip
+    assert first_lines([row], {}) == ["SGD, batch 64: at most 1.12 of 85.0 GB, predicted for h100-80gb"]
 
 
 def test_what_does_not_fit_is_said_first() -> None:

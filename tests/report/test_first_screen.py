@@ -106,7 +106,7 @@ def test_a_prediction_is_of_its_card() -> None:
     said = _said(_run(row, search(source="predicted", largest_batch_at_most=900), machine={"gpu": None}))
     value, note, source = said["Peak reserved"]
     assert (value, source) == ("1.50 GB", "predicted")
-    assert note.startswith("1.8 % of 85.5 GB")
+    assert note.startswith("1.8 % of 85.0 GB")
     assert note.endswith("whether it fits is not known")
     assert said["Largest batch"] == ("at most 900", "Adam", "predicted")
     assert said["Time a step"][::2] == ("not read", "")

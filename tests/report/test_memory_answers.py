@@ -234,6 +234,19 @@ def test_bounds_name_no_winner() -> None:
     assert "most" not in text
 
 
+def test_a_bound_of_the_process_leaves_what_is_reserved_to_rank() -> None:
+    """Where the context is smaller than it was measured, 2b ranks by what is reserved: 52 MB, not 47."""
+    rows = [
+        memory("2a", optimizer, 8, (31, 41, reserved, 700, reserved + 700), source="predicted",
+               card="h100-80gb", parameter_bytes=4, optimizer_state_bytes=state,
+               unread=dict.fromkeys(("process_bytes", "context_bytes"), "at most: one library less"))
+        for optimizer, state, reserved in (("sgd", 0, 47), ("adam", 8, 52))
+    ]  # fmt: skip
+    text = answer("2b", rows).text
+    assert text.startswith("Adam takes the most reserved memory, 52.0 MB")
+    assert "not all of it is known (2a says what)" in text
+
+
 def test_a_reason_of_some_rows_names_them() -> None:
     """What is estimated at one batch size only is said of that one."""
     rows = [row | {"source": "predicted"} for row in BY_BATCH]

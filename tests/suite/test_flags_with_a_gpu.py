@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -15,9 +16,10 @@ from dataclasses import asdict
 
 from stepcost import session
 from stepcost.machine import Machine, ModelInfo
+from stepcost.reading import Reading
 
 pytest_plugins = ["fixtures.suite", "fixtures.options", "fixtures.session", "fixtures.rows",
-                  "fixtures.training", "fixtures.engines"]
+                  "fixtures.memory", "fixtures.training", "fixtures.engines"]
 session.warm_up_server = lambda prebuild: None
 
 
@@ -57,6 +59,12 @@ class Child:
 
     def step_flops(self, *_):
         return 10**6
+
+    def reading(self):
+        names = ("gradient", "trainable_parameter", "peak_allocated", "peak_reserved", "activation")
+        none = ("without_gradient", "leaked", "parameter", "buffer", "optimizer_state", "input")
+        return Reading(source="measured", fits=True, phase_peak_bytes={},
+                       **{f"{name}_bytes": 1 for name in names}, **{f"{name}_bytes": 0 for name in none})
 
     def prepare(self):
         return {"least_bytes": 1000, "unread": {}}
@@ -144,6 +152,14 @@ def test_engines_all(run):
     rows, _ = run("--engines=all", "--optimizers=rmsprop")
     compared = {row["engine"] for row in rows if row["timed"] == "engine step"}
     assert compared == {"eager", "graph", "graph-channels-last"}
+
+
+def test_processes_that_memory_takes(run):
+    """What two benchmarks read in two fresh processes repeats by these; any other step is read once more."""
+    _, told = run("--optimizers=sgd,adam", "-k", "step_at_each or step_with_each or repeats")
+    requests = [asked[0] for _, method, asked, _ in told if method == "reading"]
+    read = Counter((request["optimizer"], request["batch_size"]) for request in requests)
+    assert read == {("sgd", 8): 1, ("sgd", 24): 2, ("adam", 24): 2}
 
 
 def test_price(run, tmp_path):

@@ -34,7 +34,7 @@ def test_whole_run_without_a_gpu(suite, pytester):
             "stepcost: data set digits, 1,000 + 797 images*",
             "SKIPPED*only a GPU can tell: --device cpu was given",
             "*answers*",
-            "SGD, batch 64: * of 85.5 GB (*context *), predicted for h100-80gb",
+            "SGD, batch 64: * of 85.0 GB (*context *), predicted for h100-80gb",
             "report: reports/out/report.html",
             "1a *",
             "2a *predicted*",

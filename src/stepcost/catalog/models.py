@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from stepcost.catalog.closed_form import resnet_parameters
 from stepcost.catalog.kinds import IMAGES, OWN, TOKENS
@@ -14,6 +14,7 @@ from stepcost.catalog.language_models import LANGUAGE_MODELS, build_language_mod
 from stepcost.catalog.own import find_own, is_own
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 DEFAULT_MODEL = "resnet152"
@@ -42,18 +43,55 @@ OWN_MODELS: dict[str, Callable[[int], nn.Module]] = {STAND_IN: _small_cnn}
 """Builders of our own: name to a function of ``num_classes``."""
 
 
-PREBUILT: dict[tuple[str, int | None, int | None], nn.Module] = {}
-"""Models that the fork server built before it forked: name, classes and image size to the model.
+class Prebuilt(NamedTuple):
+    """A model that the fork server built before it forked."""
+
+    model: nn.Module
+    seed: int
+    random_state: torch.Tensor
+    """Of torch's generator of the CPU, as building the model left it."""
+    dtype: torch.dtype
+    """In which torch made its numbers."""
+
+
+PREBUILT: dict[tuple[str, int | None, int | None], Prebuilt] = {}
+"""Name, classes and image size to the model that the fork server built.
 
 A child changes only its own copy (the system copies what is written to), so building
 costs each child nothing.
 """
 
 
-def prebuilt_model(name: str, *, num_classes: int | None, image_size: int | None) -> nn.Module:
-    """Return the model the fork server built, or build it: for readings that do not depend on the seed."""
+def prebuild(name: str, *, num_classes: int | None, image_size: int | None, seed: int) -> None:
+    """Build the model for all children that will be forked from this process, without touching CUDA."""
+    import torch  # noqa: PLC0415 (the catalog must list names without importing torch)
+
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would leave word for CUDA, too
+    model = build_named(name, num_classes=num_classes, image_size=image_size)
+    state = torch.get_rng_state()
+    PREBUILT[name, num_classes, image_size] = Prebuilt(model, seed, state, torch.get_default_dtype())
+
+
+def is_prebuilt(name: str, *, num_classes: int | None, image_size: int | None, seed: int) -> bool:
+    """Whether the fork server built the very model that building it would give after ``seed``."""
+    import torch  # noqa: PLC0415 (see above)
+
     ready = PREBUILT.get((name, num_classes, image_size))
-    return ready or build_named(name, num_classes=num_classes, image_size=image_size)
+    return ready is not None and (ready.seed, ready.dtype) == (seed, torch.get_default_dtype())
+
+
+def prebuilt_model(name: str, *, num_classes: int | None, image_size: int | None) -> nn.Module:
+    """Return the model the fork server built, and torch's random state as that left it; or build it.
+
+    For readings that do not depend on the seed, and where ``is_prebuilt`` says that it is of theirs.
+    """
+    import torch  # noqa: PLC0415 (see above)
+
+    ready = PREBUILT.get((name, num_classes, image_size))
+    if ready is None:
+        return build_named(name, num_classes=num_classes, image_size=image_size)
+    torch.set_rng_state(ready.random_state)
+    return ready.model
 
 
 def build_named(name: str, *, num_classes: int | None, image_size: int | None) -> nn.Module:

@@ -30,6 +30,7 @@ def serve(pipe: Connection, log: str, job: str, arguments: tuple[Any, ...], requ
     # What the server imported stays for good: the collector need not go through it in the middle of
     # a timed step. (Not in the server: its exit would report all of it as leaked.)
     gc.freeze()
+    gc.enable()
     STARTED.update(requested_at=requested_at, forked_at=time.perf_counter())
     built: Any = None
 

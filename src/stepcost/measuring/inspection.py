@@ -67,6 +67,8 @@ class Inspection:
         """Build the model once and count it. Raises ``ValueError`` in one line where it cannot be built."""
         workload = self._workload = workload_of(request, prebuilt=True)
         model = self._built = workload.build()
+        if request.lora is not None or request.checkpoint is not None or request.attention != "auto":
+            prepare(workload.build_on_meta(), request)  # which says what the model does not have
         classes = request.num_classes
         return ModelInfo(
             name=request.model,

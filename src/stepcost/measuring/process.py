@@ -43,11 +43,11 @@ END_LIMIT_S = 10.0
 Progress = Callable[[Any], None]
 
 
-def warm_up_server(prebuild: tuple[str, int | str, int | str] | None = None) -> None:
+def warm_up_server(prebuild: tuple[str, int | str, int | str, int] | None = None) -> None:
     """Start the fork server in the background, if it is not running yet.
 
     It imports ``stepcost.measuring.preload`` once, and builds the model ``prebuild`` (name,
-    classes, image size; empty for a language model) once for all children.
+    classes, image size, seed; sizes are empty for a language model) once for all children.
     """
     if prebuild is not None:
         os.environ["STEPCOST_PREBUILD"] = ",".join(map(str, prebuild))

@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from stepcost.catalog.datasets import Dataset, images_per_epoch
 from stepcost.catalog.engines import ENGINES
-from stepcost.catalog.models import STAND_IN
+from stepcost.catalog.models import STAND_IN, is_prebuilt
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.schedules import SCHEDULES
 from stepcost.measuring.child import enter_phase
 from stepcost.measuring.launch import Launch, build_step, capture, set_learning_rate, warm_up
-from stepcost.prepare import memory_format, prepare
+from stepcost.prepare import as_weights, memory_format, prepare
 from stepcost.request import Request
 from stepcost.step import logits_of
 from stepcost.workload import workload_of
@@ -61,7 +61,14 @@ class Study:
         ):  # too small to gain from threads, which wait for each other on a busy host
             torch.set_num_threads(1)
         torch.manual_seed(request.seed)
-        self.model = prepare(workload_of(request).build(), request).to(self.device).train()
+        ready = is_prebuilt(
+            request.model,
+            num_classes=request.num_classes,
+            image_size=request.image_size,
+            seed=request.seed,
+        )
+        self.model = prepare(workload_of(request, prebuilt=ready).build(), request)
+        self.model = self.model.to(self.device).train()
         self.memory_format = memory_format(request)
         self.captured = ENGINES[request.engine].captured
         self.learning_rate = learning_rate
@@ -184,7 +191,7 @@ class Study:
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Images of the size asked for, zero mean and unit deviation by channel."""
-        scaled = (images - self.mean) / self.deviation
+        scaled: torch.Tensor = as_weights((images - self.mean) / self.deviation, self.request)
         size = self.request.image_size or 0
         if scaled.shape[-1] == size:
             return scaled

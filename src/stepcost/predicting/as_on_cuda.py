@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import itertools
+import sys
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -17,13 +18,12 @@ from stepcost.predicting.dispatched import ON_CUDA, dispatched, with_gradient_of
 from stepcost.predicting.tape import Tape
 
 aten = torch.ops.aten
-FOREACH = "_get_foreach_kernels_supported_devices"
 DEVICES_OF_KERNELS = (
-    ("torch.optim.optimizer", FOREACH),
-    ("torch.optim.optimizer", "_get_fused_kernels_supported_devices"),
-    ("torch.utils._foreach_utils", FOREACH),
+    "_get_foreach_kernels_supported_devices",
+    "_get_fused_kernels_supported_devices",
+    "_get_capturable_supported_devices",
 )
-"""Where torch asks which devices have foreach and fused kernels (private, tried from 2.6 to 2.15)."""
+"""What torch's optimizers ask for the devices that have such kernels (private, tried from 2.6 to 2.15)."""
 
 
 @contextlib.contextmanager
@@ -58,16 +58,34 @@ def as_on_cuda(tape: Tape, attention: Attention = ON_HOPPER) -> Iterator[None]:
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.Tensor, "__setitem__", setitem))
+        stack.enter_context(mock.patch.object(torch, "tensor", _tensor(torch.tensor)))
         for layer in (nn.LSTM, nn.GRU, nn.RNN):
             stack.enter_context(mock.patch.object(layer, "forward", _recurrent))
-        for module, name in DEVICES_OF_KERNELS:
-            supported = getattr(importlib.import_module(module), name, None)
+        for module, name in itertools.product(_modules_of_kernels(), DEVICES_OF_KERNELS):
+            supported = getattr(module, name, None)
             if supported is not None:
                 devices = mock.Mock(return_value=[*supported(), "meta"])
-                stack.enter_context(mock.patch(f"{module}.{name}", devices))
+                stack.enter_context(mock.patch.object(module, name, devices))
         stack.enter_context(as_autocast_on_cuda())
         stack.enter_context(dispatched(ON_CUDA, kernels))
         yield
+
+
+def _modules_of_kernels() -> list[Any]:
+    """Return the modules of torch that ask for the devices of kernels, each by a name of its own."""
+    names = ("torch.optim.", "torch.utils._foreach_utils")
+    return [module for name, module in list(sys.modules.items()) if name.startswith(names)]
+
+
+def _tensor(plain: Any) -> Any:
+    """Make a tensor of numbers on the CPU and copy it, as for CUDA: on the meta device they would be lost."""
+
+    def tensor(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> Any:
+        if device is not None and torch.device(device).type == "meta":
+            return plain(data, **options, device="cpu").to("meta").requires_grad_(requires_grad)
+        return plain(data, **options, device=device, requires_grad=requires_grad)
+
+    return tensor
 
 
 def _recurrent(layer: nn.Module, *_: Any, **__: Any) -> None:

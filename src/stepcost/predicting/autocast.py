@@ -11,48 +11,29 @@ import contextlib
 import sys
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, Kernel, dispatched, operator, without
+from stepcost.predicting.autocast_plan import Plan, operators_with_a_rule, plan_of
+from stepcost.predicting.dispatched import AUTOCAST, Kernel, dispatched, operator, without
 
 is_on, lower_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
-LOWER = (torch.float16, torch.bfloat16)
 
 
 @contextlib.contextmanager
 def as_autocast_on_cuda() -> Iterator[None]:
     """Let autocast work on meta tensors as it does on CUDA ones; ``meta`` is ``cuda`` where it is asked."""
     casts = Casts()
-    names = [
-        name.removeprefix("aten::")
-        for name in torch._C._dispatch_get_all_op_names()
-        if name.startswith("aten::") and torch._C._dispatch_has_kernel_for_dispatch_key(name, "AutocastCUDA")
-    ]
     with contextlib.ExitStack() as stack:
         for owner, name, instead in list(_patches(casts)):
             stack.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, instead)
-        stack.enter_context(dispatched(AUTOCAST, {name: casts.kernel(operator(name)) for name in names}))
+        stack.enter_context(
+            dispatched(AUTOCAST, {name: casts.kernel(operator(name)) for name in operators_with_a_rule()})
+        )
         yield
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What autocast does to the arguments of an operator."""
-
-    casts: tuple[tuple[int, torch.dtype], ...] = ()
-    """Which of the flattened arguments are cast and to what, in order."""
-    dtype: torch.dtype | None = None
-    """What the operator is told to compute in."""
-    instead: Any = None
-    """The overload that can be told so."""
 
 
 class Casts:
@@ -108,7 +89,7 @@ class Casts:
         key = (function, lower_dtype("cuda"), *(_seen_as(one) for one in leaves), spec)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = _ask(function, leaves, spec)
+            plan = self._plans[key] = plan_of(function, leaves, spec, lower_dtype("cuda"))
         return plan
 
 
@@ -117,79 +98,6 @@ def _seen_as(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         return leaf.dtype, leaf.is_meta
     return leaf if isinstance(leaf, torch.dtype) else leaf is None
-
-
-class _Watch(TorchDispatchMode):
-    """Note which of some tensors are cast before anything else is done."""
-
-    def __init__(self, leaves: list[Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._index = {id(one): number for number, one in enumerate(leaves)}
-        self.casts: list[tuple[int, torch.dtype]] = []
-        self._done = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator."""
-        if func.namespace != "prim" and not self._done:
-            index = self._index.get(id(args[0])) if args else None
-            if func is torch.ops.aten._to_copy.default and index is not None:
-                self.casts.append((index, (kwargs or {})["dtype"]))
-            else:
-                self._done = True
-        return func(*args, **(kwargs or {}))
-
-
-def _ask(function: Any, leaves: list[Any], spec: Any) -> Plan:
-    """Run the operator on fake CUDA tensors under autocast, and see what it does to them."""
-
-    def fake(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
-            return leaf
-        device = "cuda" if leaf.is_meta else leaf.device
-        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=device)
-
-    own: list[tuple[int, torch.dtype]] = []
-
-    def run() -> tuple[list[tuple[int, torch.dtype]], Any]:
-        fakes = [fake(leaf) for leaf in leaves]
-        args, kwargs = tree_unflatten(fakes, spec)
-        with _Watch(fakes) as watch:
-            made = function(*args, **kwargs)
-        return watch.casts, made[0] if isinstance(made, (tuple, list)) else made
-
-    # Fused attention would ask the driver which card there is; products are cast as it is.
-    neutral = without(AUTOCAST, ON_CUDA), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FakeTensorMode()
-    with _disable_current_modes(), contextlib.ExitStack() as stack:
-        for one in neutral:
-            stack.enter_context(one)
-        casts, made = run()
-        lower = [one for one in casts if one[1] == lower_dtype("cuda")]
-        if casts and not lower:  # to float32, as some operators do by themselves
-            # Autocast is needed where that is an error.
-            with torch.autocast("cuda", enabled=False), contextlib.suppress(RuntimeError):
-                own, _ = run()
-        casts = lower or [one for one in casts if one not in own]
-    first = next((one for one in leaves if isinstance(one, torch.Tensor)), None)
-    takes_dtype = any(one.name == "dtype" for one in function._schema.arguments)
-    if (
-        takes_dtype and tree_unflatten(leaves, spec)[1].get("dtype") is None
-    ):  # sums and softmax are told what to compute in
-        return Plan(dtype=None if first is None or made.dtype == first.dtype else made.dtype)
-    if casts or first is None or first.dtype not in LOWER or made.dtype in LOWER:
-        return Plan(casts=tuple(casts))
-    instead = _told_dtype(function)
-    return Plan() if instead is None else Plan(dtype=made.dtype, instead=instead)
-
-
-def _told_dtype(function: Any) -> Any:
-    """Return the overload that takes the same arguments and a dtype (of ``norm``); ``None`` without one."""
-    names = [one.name for one in function._schema.arguments]
-    packet = getattr(torch.ops.aten, function._schema.name.removeprefix("aten::"))
-    for overload in packet.overloads():
-        found = getattr(packet, overload)
-        if [one.name for one in found._schema.arguments] == [*names, "dtype"]:
-            return found
-    return None
 
 
 def _cuda(device_type: Any) -> Any:
@@ -208,7 +116,7 @@ def _patches(casts: Casts) -> Iterator[tuple[Any, str, Any]]:
         (modes, "is_autocast_available"),
     ):
         yield owner, name, _of_device(getattr(owner, name))
-    yield torch.autocast, "__init__", _of_device(torch.autocast.__init__, 1)
+    yield torch.autocast, "__init__", _refusing_cpu(_of_device(torch.autocast.__init__, 1))
     yield torch.cuda.amp.common, "amp_definitely_not_available", lambda: False
     yield torch.cuda, "is_bf16_supported", lambda *_, **__: True
     plain_clear, plain_cast = torch.clear_autocast_cache, modes._cast
@@ -237,6 +145,20 @@ def _of_device(function: Any, place: int = 0) -> Any:
         return function(*(_cuda(one) if place == index else one for index, one in enumerate(args)), **kwargs)
 
     return ask
+
+
+def _refusing_cpu(made: Any) -> Any:
+    """Refuse the processor's autocast: on CUDA it does nothing, and most that ask for it would not there."""
+
+    def init(self: Any, device_type: str, dtype: Any = None, enabled: bool = True, **more: Any) -> None:
+        if device_type == "cpu" and enabled:
+            raise ValueError(
+                "the step enters autocast of the CPU, and on CUDA it would be another; "
+                "torch.autocast(tensor.device.type, ...) is right on both"
+            )
+        made(self, device_type, dtype, enabled, **more)
+
+    return init
 
 
 def _maybe_autocast(

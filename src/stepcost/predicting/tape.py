@@ -14,7 +14,7 @@ from stepcost.activations import LOSS, Owner
 from stepcost.predicting.compared import compared, is_plain, name_of
 from stepcost.predicting.composite import is_composite, run_composite
 from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
-from stepcost.predicting.values import Values, is_asked
+from stepcost.predicting.values import MASKS, SHAPED_BY_VALUES, Values, is_asked
 from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP, PHASES
 
 ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
@@ -149,6 +149,8 @@ class Tape(TorchDispatchMode):
             self.uncompared.add(name)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is torch.ops.aten.index.Tensor and _is_on_meta(args):
+            args = (args[0], self._places(args[1]))
         rule = self._rules.get(func)
         if rule is not None and _is_on_meta(args):
             return rule(self, func, *args, **kwargs)
@@ -157,6 +159,8 @@ class Tape(TorchDispatchMode):
         if is_asked(func, args, kwargs):
             # What an optimizer asks of weights it computes with, and takes no other memory for.
             return self.values.answer(func, args, kwargs, else_one=self.phase == OPTIMIZER_STEP)
+        if func in SHAPED_BY_VALUES and _is_on_meta(args):
+            return self.note(self.values.shaped(func, args, kwargs))
         if is_composite(func) and _is_on_meta(args):
             self._inside += 1
             try:
@@ -165,6 +169,17 @@ class Tape(TorchDispatchMode):
             finally:
                 self._inside -= 1
         return self.note(func(*args, **kwargs))
+
+    def _places(self, indices: Any) -> list[Any]:
+        """Return indices with each mask as the places where it is set, as torch looks them up."""
+        found: list[Any] = []
+        for one in indices:
+            if isinstance(one, torch.Tensor) and one.is_meta and one.dtype in MASKS:
+                places = self.note(self.values.shaped(torch.ops.aten.nonzero.default, (one,), {}))
+                found += places.unbind(1)
+            else:
+                found.append(one)
+        return found
 
     def note(self, made: Any) -> Any:
         """Write down the storages in ``made`` (a tensor, or a sequence of anything) that are new."""

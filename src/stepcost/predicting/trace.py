@@ -125,10 +125,10 @@ def trace_steps(
             tape.mark(MODEL_LOADED)
             batch = make_batch()
             tape.mark(BATCH_LOADED)
+            step = step_of(model)  # which may put weights into another layout
             tape.know(PARAMETER, model.parameters())
             tape.know(BUFFER, model.buffers())
             tape.know(INPUT, tensors_in(batch))
-            step = step_of(model)
             tape.micro_batches = step.accumulate
             for number in range(steps):
                 # As before the step that is read on a GPU: old gradients are not counted in its forward.

@@ -15,6 +15,19 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 aten = torch.ops.aten
 MOST_ELEMENTS = 1 << 22
 """Values of larger tensors are not kept: they would cost time, and nobody asked for one yet."""
+SHAPED_BY_VALUES = (
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten.bincount.default,
+    aten.repeat_interleave.Tensor,
+    aten._unique2.default,
+    aten.unique_dim.default,
+    aten.unique_consecutive.default,
+)
+"""Operators that cannot say without values how much they return."""
+OVERWRITES = ("aten::fill_", "aten::zero_", "aten::copy_", "aten::random_")
+"""Operators after which a whole tensor is known, whatever was there."""
+MASKS = (torch.bool, torch.uint8)
 A_NUMBER = aten._local_scalar_dense.default
 OF_GRADIENTS = (aten._amp_foreach_non_finite_check_and_unscale_.default,)
 """A step is predicted as though no gradient overflowed: the flag that says so stays as it was."""
@@ -51,6 +64,36 @@ class Values:
             )
         return func(*known, **kwargs)
 
+    def shaped(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make what an operator of ``SHAPED_BY_VALUES`` returns, without noting it.
+
+        Raises ``ValueError`` in one line where the values are not known.
+        """
+        if func is aten.masked_select.default:  # of anything, by a mask that must be known
+            tensor, mask = args
+            spread = torch.broadcast_shapes(tensor.shape, mask.shape)
+            chosen = self._needed(func, mask).expand(spread).sum().item()
+            return torch.empty(int(chosen), dtype=tensor.dtype, device="meta")
+        known = [self._needed(func, one) if isinstance(one, torch.Tensor) else one for one in args]
+        found = func(*known, **kwargs)
+        made = [
+            torch.empty_strided(one.shape, one.stride(), dtype=one.dtype, device="meta")
+            for one in (found if isinstance(found, tuple) else (found,))
+        ]
+        for one, values in zip(made, found if isinstance(found, tuple) else (found,), strict=True):
+            if one.numel():
+                self.know(one, values)
+        return tuple(made) if isinstance(found, tuple) else made[0]
+
+    def _needed(self, func: Any, tensor: torch.Tensor) -> torch.Tensor:
+        values = self.of(tensor) if tensor.is_meta else tensor
+        if values is None:
+            raise ValueError(
+                f"what {func.__name__.split('.')[0]} returns depends on values of a tensor "
+                f"{tuple(tensor.shape)}, which only a real step has"
+            )
+        return values
+
     def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
         """Compute what ``func`` made of ``args`` where that is small and known; forget what it overwrote."""
         changes = func._schema.is_mutable
@@ -62,6 +105,10 @@ class Values:
         meta = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_meta]
         if changes and not (_is_kept(made) or any(self.of(one) is not None for one in meta)):
             return
+        if func._schema.name.startswith("aten::empty") or func._schema.name == "aten::new_empty":
+            return
+        if func._schema.name in OVERWRITES and _fills_its_storage(made) and self.of(made) is None:
+            self.know(made, torch.zeros((), dtype=made.dtype))
         found = self._computed(func, leaves, spec)
         if found is None:
             if changes:
@@ -99,6 +146,10 @@ class Values:
         except (RuntimeError, NotImplementedError):
             return None
         return found if isinstance(found, torch.Tensor) else None
+
+
+def _fills_its_storage(tensor: torch.Tensor) -> bool:
+    return tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
 
 
 def is_asked(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

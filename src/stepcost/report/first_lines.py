@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stepcost.catalog.cards import CARDS
 from stepcost.report.answers.fastest import paces_of
+from stepcost.report.opening import card_bytes, memory_of, opening_row
 from stepcost.report.rows import (
+    EAGER,
     Row,
-    groups,
-    having,
     is_search,
-    memory_figure,
     of_question,
     optimizer_label,
     own_first,
@@ -32,37 +30,32 @@ def first_lines(
 
     ``machine`` is the session's, ``model`` the one that was asked for. No line where nothing was read.
     """
-    own = own_first([clean_row(row) for row in rows if not row.get("stand_in_for")], model)
+    cleaned = [clean_row(row) for row in rows if not row.get("stand_in_for")]
+    opening = opening_row(cleaned, model)
+    own = own_first(cleaned, model)
     more = " · ".join(filter(None, (_largest(own), _fastest(own, machine))))
-    return [line for line in (_memory(own, machine), more) if line]
+    return [line for line in (_memory(opening, machine) if opening else "", more) if line]
 
 
-def _memory(rows: list[Row], machine: Mapping[str, Any]) -> str:
-    """``Adam, batch 64: 2.20 of 85.5 GB (context 36 %, optimizer state 21 %), measured``."""
-    asked = having(rows, "optimizer", "batch_size")
-    sizes = [row for row in of_question(asked, "3a") if not is_search(row)]
-    found = groups(of_question(asked, "2a"), "optimizer") or groups(sizes, "batch_size")
-    if not found:
-        return ""
-    failed = [row for row in found[0] if row.get("fits") is False]
-    figure = memory_figure(found[0])
-    row = failed[0] if failed else max(found[0], key=lambda one: one[figure[0]] if figure else 0)
+def _memory(row: Row, machine: Mapping[str, Any]) -> str:
+    """``Adam, batch 64: 2.20 of 85.0 GB (context 36 %, optimizer state 21 %), measured``."""
     named = f"{optimizer_label(row['optimizer'])}, batch {count(row['batch_size'])}"
-    if failed:
+    if row.get("engine") not in (None, EAGER):
+        named += f", {row['engine']}"
+    if row.get("fits") is False:
         return f"{named}: does not fit, {_source(row)}"
-    if figure is None:
+    memory = memory_of(row)
+    if memory is None:
         return ""
-    field, word = figure
-    card = CARDS.get(row.get("card") or "")
-    here = machine.get("gpu_nvml_total_bytes") or machine.get("gpu_total_bytes")
-    total = card.total_bytes if card else here
-    size = f"{row[field] / GB:,.2f} of {gb(total, 1)}" if total else gb(row[field], 2)
-    unread = row.get("unread") or {}
-    size = f"at least {size}" if field in unread else size
-    unknown = "" if field == "process_bytes" else f" {word}, the context on top is not known"
+    total = card_bytes(row, machine)
+    size = f"{memory.bytes / GB:,.2f} of {gb(total, 1)}" if total else gb(memory.bytes, 2)
+    why = (row.get("unread") or {}).get(memory.field)
+    if why is not None:
+        size = f"at {'most' if why.startswith('at most') else 'least'} {size}"
+    unknown = "" if memory.word == "process" else f" {memory.word}, the context on top is not known"
     if row.get("source") == "predicted" and row.get("fits") is None:
         unknown += ", nor whether it fits" if unknown else ", whether it fits is not known"
-    return f"{named}: {size}{unknown}{_parts(row, row[field])}, {_source(row)}"
+    return f"{named}: {size}{unknown}{_parts(row, memory.bytes)}, {_source(row)}"
 
 
 def _parts(row: Row, whole_bytes: int) -> str:

@@ -46,13 +46,13 @@ def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         return NOT_ASKED
     told = having(found[0], "optimizer_state_bytes", "parameter_bytes")
     told = [row for row in told if row.get("fits") is not False]
-    figure = memory_figure(told)
+    figure = _ranked_by(told)
     if figure is None:
         return Said("The optimizer state was not read.", "skipped")
     if len(told) == 1:
         return Said(f"Only one optimizer was read: {_what_it_keeps(told[0])}.", source_of(told))
     field, word = figure
-    if any(field in (row.get("unread") or {}) for row in told):  # bounds, which do not rank
+    if _bounded(field, told):  # bounds do not rank
         kept = [_what_it_keeps(row) for row in told]
         text = f"No winner is named: {word} memory is not all known (2a says why). {'; '.join(kept)}."
         return Said(text, source_of(told))
@@ -68,6 +68,18 @@ def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     kept = [_what_it_keeps(row) for row in [*winners, *(row for row in told if row not in winners)]]
     text += f": {kept[0]}{_unknown_said(told)}. {'; '.join(kept[1:])}."
     return Said(text + _peaks_apart(winners[0], min(told, key=lambda row: row[field])), source_of(told))
+
+
+def _ranked_by(rows: list[Row]) -> tuple[str, str] | None:
+    """Choose a figure as ``memory_figure`` does; where the process is a bound, what is reserved in it."""
+    figure, reserved = memory_figure(rows), ("peak_reserved_bytes", "reserved")
+    is_bound = figure is not None and figure[0] == "process_bytes" and _bounded("process_bytes", rows)
+    return reserved if is_bound and len(having(rows, reserved[0])) == len(rows) else figure
+
+
+def _bounded(field: str, rows: list[Row]) -> bool:
+    """Whether a figure is a bound in any of the rows."""
+    return any(field in (row.get("unread") or {}) for row in rows)
 
 
 def _unknown_said(told: list[Row]) -> str:

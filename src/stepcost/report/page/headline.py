@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from stepcost.catalog.cards import CARDS
 from stepcost.report.load import Run
+from stepcost.report.opening import card_bytes, memory_of, opening_row
 from stepcost.report.page.facts import session_model
 from stepcost.report.rows import (
-    MEMORY_FIGURES,
     Row,
     configuration,
-    groups,
     having,
     is_search,
     of_question,
@@ -24,14 +22,6 @@ from stepcost.units import GB, count, gb, joules, mb, ms, percent, significant
 UNITS = "MB = 10**6 bytes, GB = 10**9 bytes"
 """Said once, and meant everywhere on the page."""
 NOT_READ = "not read"
-
-
-class Memory(NamedTuple):
-    """The widest memory figure of a row."""
-
-    bytes: int
-    word: str
-    """``process``, ``reserved`` or ``allocated``."""
 
 
 @dataclass(frozen=True)
@@ -51,31 +41,8 @@ class Figure:
 
 
 def headline_row(run: Run) -> Row | None:
-    """Return the row that the page speaks of first, of the session's own model.
-
-    It is the one of the optimizers (2a) that takes the most memory; where these were not asked, of the batch
-    sizes (3a), else of the engines (4). Steps in fp64 are of a comparison of losses.
-    """
-    model = session_model(run)
-    own = [row for row in run.rows if not row.get("stand_in_for") and model in (None, row.get("model"))]
-    for question, varying in (("2a", "optimizer"), ("3a", "batch_size"), ("4", "batch_size")):
-        steps = of_question(own, question)
-        asked = [row for row in steps if not is_search(row) and row.get("precision") != "fp64"]
-        if found := groups(asked, varying):
-            return max(found[0], key=_bytes_of)
-    return None
-
-
-def _bytes_of(row: Row) -> int:
-    memory = memory_of(row)
-    return memory.bytes if memory else 0
-
-
-def memory_of(row: Row) -> Memory | None:
-    """Return the memory of the process at the peak, or what comes nearest to it of what was read."""
-    return next(
-        (Memory(row[field], word) for field, word in MEMORY_FIGURES[:3] if row.get(field) is not None), None
-    )
+    """Return the row that the page speaks of first, as the terminal does."""
+    return opening_row(run.rows, session_model(run))
 
 
 def device_of(run: Run, row: Row | None) -> str:
@@ -104,7 +71,7 @@ def _peak(run: Run, row: Row) -> Figure:
     if memory is None:
         return Figure("Peak memory", NOT_READ, _why_not(row, "process_bytes"), "")
     label = f"Peak of the {memory.word}" if memory.word == "process" else f"Peak {memory.word}"
-    total = _total_bytes(run, row)
+    total = card_bytes(row, run.machine)
     notes = [f"{percent(memory.bytes / total)} of {gb(total, 1)}"] if total else []
     if memory.word != "process":
         notes.append("without the context, which is not known")
@@ -195,13 +162,6 @@ def _why_not(row: Row, field: str, otherwise: str = "the row does not say why") 
 
 def _source(row: Row) -> str:
     return row.get("source") or "source not stored"
-
-
-def _total_bytes(run: Run, row: Row) -> int | None:
-    if row.get("source") == "predicted":
-        card: Any = CARDS.get(row.get("card") or "")
-        return card.total_bytes if card else None
-    return run.machine.get("gpu_total_bytes")
 
 
 def _card_name(row: Row) -> str:

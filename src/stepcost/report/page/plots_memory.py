@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from stepcost.report.load import Run
+from stepcost.report.opening import memory_of
 from stepcost.report.page.axes import (
     Bar,
     Named,
@@ -21,7 +22,7 @@ from stepcost.report.page.axes import (
     short,
 )
 from stepcost.report.page.drawing import NARROW, Plot, Size, caption, new_figure, where_of
-from stepcost.report.page.headline import headline_row, memory_of
+from stepcost.report.page.headline import headline_row
 from stepcost.report.page.palette import GREEN, INK, LIMIT, MEMORY_LINES, STACK, Part
 from stepcost.report.rows import Row, configuration, groups, having, is_search, of_question, optimizer_label
 from stepcost.units import MB, count, mb, percent

@@ -14,9 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from stepcost.report.compare.time_figures import busy_s, step_s
 from stepcost.report.load import Run
+from stepcost.report.opening import memory_of
 from stepcost.report.page.axes import Named, draw_line, key_of_lines, plain_numbers, say_y, short
 from stepcost.report.page.drawing import Plot, Size, new_figure, where_of
-from stepcost.report.page.headline import headline_row, memory_of
+from stepcost.report.page.headline import headline_row
 from stepcost.report.page.palette import Line, batch_line, numbered_line
 from stepcost.report.rows import CONFIGURATION, Row, configuration, groups, of_question, optimizer_label
 from stepcost.units import MB, mb, significant
