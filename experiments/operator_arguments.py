@@ -140,29 +140,32 @@ def _placements(schema: list[Any], leaves: list[str], short: bool) -> Iterator[l
     if not schema or (short and not leaves):
         return
     first, *rest = schema
-    kind = str(first.real_type)
+    for taken, value in _values(first, leaves, short):
+        for placed in _placements(rest, leaves[taken:], short):
+            yield [(first, value), *placed]
+    if first.has_default_value():
+        yield from _placements(rest, leaves, short)
+
+
+def _values(argument: Any, leaves: list[str], short: bool) -> Iterator[tuple[int, Any]]:
+    """Values that an argument may have, and how many leaves each takes."""
+    kind = str(argument.real_type)
     if kind.startswith("Optional["):
         kind = kind[len("Optional[") : -1]
         if leaves[:1] == ["None"]:
-            for placed in _placements(rest, leaves[1:], short):
-                yield [(first, None), *placed]
-    if kind.startswith("List["):
-        for size in range(len(leaves), -1, -1):
-            if (first.N or 1) > 1 and size != first.N and not (short and size == len(leaves)):
-                continue
-            with contextlib.suppress(LookupError):
-                values = [_leaf(kind[5:-1], one) for one in leaves[:size]]
-                if kind[5:-1] == "Tensor" and not all(map(_tensor, leaves[:size])):
-                    continue
-                for placed in _placements(rest, leaves[size:], short):
-                    yield [(first, values), *placed]
-    elif leaves:
+            yield 1, None
+    if not kind.startswith("List["):
         with contextlib.suppress(LookupError):
-            value = _leaf(kind, leaves[0])
-            for placed in _placements(rest, leaves[1:], short):
-                yield [(first, value), *placed]
-    if first.has_default_value():
-        yield from _placements(rest, leaves, short)
+            if leaves:
+                yield 1, _leaf(kind, leaves[0])
+        return
+    kind, fixed = kind[len("List[") : -1], argument.N or 1
+    for size in range(len(leaves), -1, -1):
+        if fixed > 1 and size != fixed and not (short and size == len(leaves)):
+            continue
+        if kind != "Tensor" or all(map(_tensor, leaves[:size])):
+            with contextlib.suppress(LookupError):
+                yield size, [_leaf(kind, one) for one in leaves[:size]]
 
 
 def _leaf(kind: str, text: str) -> Any:

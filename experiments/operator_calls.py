@@ -1,9 +1,9 @@
 """``python -m experiments.operator_calls MEASURED``: hold the rules against what each operator allocated.
 
 MEASURED is what ``experiments.operators`` wrote on a GPU. Each distinct call of it is made on the meta
-device, as a prediction makes it; those that allocate otherwise are listed, most bytes first. ``--write`` writes down
-the distinct calls, which ``tests/predicting`` replays, and which operators agree, which a prediction asks.
-Convolutions, whose workspaces come from a table, are left out.
+device, as a prediction makes it; those that allocate otherwise are listed, most bytes first. ``--write``
+writes down the distinct calls, which ``tests/predicting`` replays, and which operators agree, which a
+prediction asks. Convolutions, whose workspaces come from a table, are left out.
 """
 
 from __future__ import annotations

@@ -153,11 +153,11 @@ def _flash_backward(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     ``mha_bwd`` in ``flash_attn/flash_api.cpp``: queries in blocks of 128. Where several heads of queries
     share one of keys, gradients of keys and values are made for each, then summed.
     """
-    gradient, query, key, value = args[:4]
+    gradient, query, key, value, out = args[:5]
     made = func(*args, **kwargs)
     batch, heads, queries, features = query.shape
     rows = batch * heads * -(-queries // 128) * 128
-    with tape.copied((gradient.transpose(1, 2), "nchw")):
+    with tape.copied((gradient.transpose(1, 2), "nchw"), (out.transpose(1, 2), "nchw")):
         tape.note(made)
         shared = [
             batch * heads * one.shape[2] * one.shape[3] * one.element_size()
