@@ -33,14 +33,24 @@ class Case:
 
     def build(self, device: torch.device | str) -> tuple[TrainingStep, Any]:
         """Build it on a device."""
-        model = self.model()
+        model = self.module().to(device).train()
+        batch = self.batch_on(device)
+        return self.step_of(model), batch
+
+    def module(self) -> nn.Module:
+        """Build the model, in its precision."""
+        return self.model().to(torch.bfloat16) if self.precision.startswith("pure") else self.model()
+
+    def batch_on(self, device: torch.device | str) -> Any:
+        """Make the batch on the CPU, in its precision, and put it on a device."""
         batch = self.batch()
         if self.precision.startswith("pure"):
-            model = model.to(torch.bfloat16)
             batch = map_tensors(lambda one: one.bfloat16() if one.is_floating_point() else one, batch)
-        model = model.to(device).train()
-        batch = map_tensors(lambda one: one.to(device), batch)
-        step = TrainingStep(
+        return map_tensors(lambda one: one.to(device), batch)
+
+    def step_of(self, model: nn.Module) -> TrainingStep:
+        """Return the step of a model on its device."""
+        return TrainingStep(
             model=model,
             optimizer=self.optimizer(model.parameters()),
             objective=lambda forward, given: (self.loss(forward, given), None),
@@ -49,7 +59,6 @@ class Case:
             accumulate=self.accumulate,
             attention=self.attention,
         )
-        return step, batch
 
 
 def tokens(words: int, size: int, length: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """``python -m experiments.operators OUT``: what each operator of a step allocates on this machine's GPU.
 
 One fresh process a case; two warm-up steps, then one in which every operator is written down with the
-allocations and frees inside it, in order. ``--trace OUT`` writes the same of the prediction, without a GPU,
-and ``--differ MEASURED TRACED`` lists the operators in which the two differ.
+allocations and frees inside it, in order. ``--differ OUT [WORDS]`` compares what was written with the
+prediction, without a GPU (``experiments.operators_differ``).
 """
 
 from __future__ import annotations
@@ -127,6 +127,11 @@ def _in_child(case: Case, queue: Any) -> None:
 
 def main() -> None:
     """Run every case, or those whose name contains one of the words given."""
+    if sys.argv[1] == "--differ":
+        from experiments.operators_differ import differ  # noqa: PLC0415 (a circle)
+
+        differ(Path(sys.argv[2]), sys.argv[3:])
+        return
     out, words = Path(sys.argv[1]), sys.argv[2:]
     context = multiprocessing.get_context("fork")
     with torch.device("meta"):

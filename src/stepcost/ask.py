@@ -53,7 +53,7 @@ def predict(
     is a card of the catalog; without one, workspaces and the process are left out. Neither the model nor
     torch's random numbers are changed.
 
-    Raises ``ValueError`` with one line for what cannot be built, traced or predicted: so far that is fp32.
+    Raises ``ValueError`` with one line for what cannot be built, traced or predicted.
     """
     card = None if gpu is None else find_card(gpu)
     request, own = _asked(model, make_batch, loss, optimizer, batch_size=batch_size, **classifier)
@@ -61,11 +61,6 @@ def predict(
     line = validation_line(card, version_of(version))
     if own is not None:
         line = f"{line} Those runs trained {VALIDATED_STEPS}; this step is another."
-        others = {str(p.dtype).removeprefix("torch.") for p in own.model.parameters()} - {"float32"}
-        if others:
-            raise ValueError(
-                f"parameters in {', '.join(sorted(others))} cannot be predicted yet, only float32"
-            )
     with torch.random.fork_rng(devices=[]):
         found = predict_in_full(request, card, torch_version=version, workload=own)
     return Cost(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stepcost.schema import stored
@@ -65,20 +65,24 @@ class Peak:
     ledger: Ledger
 
 
-def kind_of(allocation: Allocation, forward_end: int) -> str:
+def kind_of(allocation: Allocation, forward_ends: Sequence[int]) -> str:
     """Return what an allocation is: as known, else kept for backward, else workspace or temporary.
 
-    ``forward_end`` is the index of the last event of the forward phase.
+    ``forward_ends`` are the indices of the last event of each forward phase; a step has one a micro-batch.
     """
     if allocation.kind is not None:
         return allocation.kind
-    if allocation.born != ALWAYS and allocation.lives_at(forward_end):
+    if allocation.born != ALWAYS and any(allocation.lives_at(end) for end in forward_ends):
         return ACTIVATION
     return WORKSPACE
 
 
 def ledger_at_peak(
-    allocations: Iterable[Allocation], *, forward_end: int, reserved_bytes: int, context_bytes: int | None
+    allocations: Iterable[Allocation],
+    *,
+    forward_ends: Sequence[int],
+    reserved_bytes: int,
+    context_bytes: int | None,
 ) -> Peak:
     """Find the first moment at which most bytes are allocated, and say what they are.
 
@@ -100,7 +104,7 @@ def ledger_at_peak(
     parts: dict[str, int] = dict.fromkeys(ALLOCATED, 0)
     for block in blocks:
         if block.lives_at(at):
-            parts[kind_of(block, forward_end)] += block.bytes
+            parts[kind_of(block, forward_ends)] += block.bytes
     ledger = Ledger(
         **{f"{kind}_bytes": size for kind, size in parts.items()},
         slack_bytes=reserved_bytes - highest,

@@ -197,8 +197,6 @@ class OwnStep:
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> Any:
         """Make a batch on the CPU and put its tensors on ``device``, one after another."""
-        if torch.device(device).type == "meta":
-            return map_tensors(lambda one: torch.empty_like(one, device="meta"), self.make_batch(size))
         return map_tensors(lambda one: one.to(device), self.make_batch(size))
 
 

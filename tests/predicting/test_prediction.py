@@ -269,3 +269,37 @@ def test_predicting_neither_needs_pytest_nor_starts_cuda() -> None:
 def test_a_step_leaks_nothing() -> None:
     """What is allocated between steps is the same after every step."""
     assert predict(SMALL, H100).leaked_bytes == 0
+
+
+def test_accumulation_adds_the_gradients_to_the_peak_of_one_micro_batch() -> None:
+    """Later forwards begin with the gradients, the loss before (512 bytes) and its logits (64 x 10 x 4)."""
+    plain, three = (predict(replace(SMALL, batch_size=64, accumulate=count), H100) for count in (1, 3))
+    assert plain.phase_peak_bytes is not None
+    assert three.phase_peak_bytes is not None
+    assert three.activation_bytes == plain.activation_bytes
+    assert three.gradient_bytes == plain.gradient_bytes
+    assert plain.ledger is not None
+    gradients = plain.ledger.parameter_bytes  # an allocated block each, as the weights
+    more = (gradients or 0) + 512 + 2560
+    assert three.phase_peak_bytes["forward"] == plain.phase_peak_bytes["forward"] + more
+    assert three.leaked_bytes == 0
+
+
+@pytest.mark.parametrize(("precision", "width"), [("bf16", 4), ("fp16", 4), ("pure-bf16", 2)])
+def test_weights_and_gradients_have_the_width_of_their_precision(precision: str, width: int) -> None:
+    """Autocast leaves both in fp32 and halves activations; pure bf16 halves all three."""
+    plain = predict(replace(SMALL, batch_size=64), H100)
+    reading = predict(replace(SMALL, batch_size=64, precision=precision), H100)
+    assert reading.parameters is not None
+    assert reading.parameter_bytes == reading.gradient_bytes == width * reading.parameters
+    assert reading.activation_bytes is not None
+    assert plain.activation_bytes is not None
+    assert reading.activation_bytes < 0.7 * plain.activation_bytes
+
+
+def test_weights_in_another_layout_are_weights() -> None:
+    """Channels-last copies the weights; the ledger knows the copies."""
+    plain, last = (predict(replace(SMALL, channels_last=given), H100).ledger for given in (False, True))
+    assert plain is not None
+    assert last is not None
+    assert last.parameter_bytes == plain.parameter_bytes

@@ -77,13 +77,17 @@ def allocations_of(history: History) -> tuple[list[Allocation], CachingAllocator
     return done + [allocation for _, allocation in alive.values()], allocator
 
 
+def forward_ends(history: History) -> list[int]:
+    """Return the index of the last event of each forward phase."""
+    return [count - 1 for name, count in history.marks if name == FORWARD]
+
+
 def peak_of(history: History, context_bytes: int | None) -> Peak:
     """Return the ledger of a step recorded by ``record_step``, checked against the allocator's counter."""
     allocations, allocator = allocations_of(history)
-    forward_end = dict(history.marks)[FORWARD] - 1
     peak = ledger_at_peak(
         allocations,
-        forward_end=forward_end,
+        forward_ends=forward_ends(history),
         reserved_bytes=allocator.peak_reserved_bytes,
         context_bytes=context_bytes,
     )

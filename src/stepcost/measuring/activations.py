@@ -14,10 +14,9 @@ from stepcost.activations import (
     by_module,
     watched,
 )
-from stepcost.allocator.history import History, HistoryUnavailable, allocations_of, peak_of
+from stepcost.allocator.history import History, HistoryUnavailable, allocations_of, forward_ends, peak_of
 from stepcost.ledger import ALWAYS
 from stepcost.measuring.recording import record_step
-from stepcost.reading import FORWARD
 from stepcost.step import TrainingStep
 
 Changes = list[tuple[int, Owner]]
@@ -26,13 +25,13 @@ how many it made in all."""
 
 
 def kept_by_module(history: History, changes: Changes) -> list[ModuleActivations]:
-    """Sum by module what a recorded step's forward left allocated, with the attribution of ``by_module``.
+    """Sum by module what a recorded step's first forward left allocated, attributed as by ``by_module``.
 
     Raises ``HistoryUnavailable`` where the recording or the sum is not what the allocator counted.
     """
     peak_of(history, None)  # the replay gives the allocator's own peak, or there is no table
     allocations, _ = allocations_of(history)
-    forward_end = dict(history.marks)[FORWARD] - 1
+    forward_end = forward_ends(history)[0]
     made = [event for event, (action, *_) in enumerate(history.events) if action == "alloc"]
     number = {event: count for count, event in enumerate(made)}
     counts = [count for count, _ in changes]

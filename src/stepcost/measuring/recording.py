@@ -97,14 +97,14 @@ def record_step(training_step: TrainingStep, batch: Any, device: torch.device) -
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     kinds = known_kinds(training_step, batch)
-    before, kept = torch.cuda.memory_allocated(device), 0
+    before = torch.cuda.memory_allocated(device)
+    kept: list[int] = []
     recorder = Recorder(device)
 
     def after(phase: str) -> None:
-        nonlocal kept
         if phase == FORWARD:  # no other moment is asked for, and each takes all events so far out of torch
             recorder.mark(phase)
-            kept = torch.cuda.memory_allocated(device) - before
+            kept.append(torch.cuda.memory_allocated(device) - before)
 
     try:
         training_step(batch, after)
@@ -116,7 +116,7 @@ def record_step(training_step: TrainingStep, batch: Any, device: torch.device) -
     history.about.update(
         peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
         peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
-        activation_bytes=kept,
+        activation_bytes=kept[0],
     )
     return history
 

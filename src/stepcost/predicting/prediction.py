@@ -11,6 +11,7 @@ import torch
 from stepcost.activations import ModuleActivations, alike_together, by_module
 from stepcost.catalog.cards import NOT_MEASURED, Card
 from stepcost.predicting import tape, trace
+from stepcost.predicting.attention import attention_on
 from stepcost.predicting.simulate import Simulation, simulate
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import Trace, trace_run
@@ -62,14 +63,15 @@ def predict_in_full(
     ``workload`` is what is trained; by default, what the request names.
     """
     started = time.perf_counter()
-    workspaces = workspaces_on(card, version_of(torch_version))
-    traced = trace_run(request, workload=workload)
+    version = version_of(torch_version)
+    workspaces = workspaces_on(card, version)
+    traced = trace_run(request, workload=workload, attention=attention_on(card, version))
     simulation = simulate(traced, workspaces, None if card is None else card.room_bytes)
     if simulation.peak is None:  # it ended early: ask for the rest too, to know what would be estimated
         for action, what, more in traced.events:
             if action == tape.WORKSPACE:
                 workspaces.of(what, *more)
-    too_low = most_too_low(workspaces, card, version_of(torch_version))
+    too_low = most_too_low(workspaces, card, version)
     fits, reason = _fits(traced, simulation, workspaces, card, too_low)
     kept = by_module(simulation.kept if fits is not False else [])
     reading = _reading(traced, simulation, workspaces, card, kept, fits=fits, reason=reason, started=started)

@@ -24,8 +24,10 @@ def _add(tape: Tape, func: Any, left: Any, right: Any, **options: Any) -> Any:
     """
     made = func(left, right, **options)
     if not options and isinstance(right, torch.Tensor):
-        in_place = tape.phase == BACKWARD or tape.in_linear
-        if in_place and left.shape == made.shape and _is_alone(left):
+        # Autograd's own sums are made without recording; what a checkpoint computes again is recorded.
+        of_autograd = tape.phase == BACKWARD and not torch.is_grad_enabled()
+        alike = left.shape == made.shape and left.dtype == made.dtype
+        if (of_autograd or tape.adds_in_place) and alike and _is_alone(left):
             return tape.note_in_place(made, left)
     return tape.note(made)
 
@@ -167,12 +169,26 @@ def _gemm(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     return made
 
 
+def _rms_norm(tape: Tape, func: Any, images: torch.Tensor, shape: list[int], *rest: Any) -> Any:
+    """Make the output, then the inverse of each root mean square (float32)."""
+    outer = images.shape[: images.dim() - len(shape)]
+    out = torch.empty(images.shape, dtype=images.dtype, device="meta")
+    return tape.note((out, torch.empty((*outer, *(1 for _ in shape)), device="meta")))
+
+
+def _mish_backward(tape: Tape, func: Any, gradient: torch.Tensor, images: torch.Tensor) -> Any:
+    """Make the gradient alone; the meta device would compose it of many products."""
+    return tape.note(aten.mul.Tensor(gradient, images))
+
+
 RULES: dict[Any, Rule] = {
     aten.convolution.default: cudnn.convolution,
     aten.convolution_backward.default: cudnn.convolution_backward,
     aten.native_batch_norm.default: cudnn.batch_norm,
     aten.native_batch_norm_backward.default: cudnn.batch_norm_backward,
     aten.native_layer_norm.default: _layer_norm,
+    aten._fused_rms_norm.default: _rms_norm,
+    aten.mish_backward.default: _mish_backward,
     aten.native_layer_norm_backward.default: _layer_norm_backward,
     aten._scaled_dot_product_efficient_attention.default: _efficient_attention,
     aten._scaled_dot_product_efficient_attention_backward.default: _efficient_attention_backward,

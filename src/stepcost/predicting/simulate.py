@@ -25,16 +25,18 @@ class Simulation:
     """Where it ran out of memory, and of what; ``None`` where it fits."""
     first_step_peak_bytes: int = 0
     phase_peak_bytes: dict[str, int] = field(default_factory=dict)
-    """Of the last step."""
+    """Of the last step; of a phase that comes once a micro-batch, the highest."""
     leaked_bytes: int = 0
     """Allocated after the last step less after the one before."""
     kept_bytes: int = 0
-    """What the last step's forward phase left allocated."""
+    """What the last step's first forward phase left allocated."""
     kept: list[tuple[Owner, int]] = field(default_factory=list)
     """What it left allocated, storage by storage, with the module in whose forward each was made."""
     peak: Peak | None = None
     requests: list[tuple[str, int]] = field(default_factory=list)
     """Everything asked of the allocator in order: ``alloc`` or ``free``, and the bytes requested."""
+    marks: list[tuple[str, int]] = field(default_factory=list)
+    """Named moments, each with how many requests there were before it."""
 
 
 class _Run:
@@ -50,7 +52,8 @@ class _Run:
         # The allocations of the step under way, so that the last one can be explained.
         self._alive: dict[Any, Allocation] = {}
         self._done: list[Allocation] = []
-        self._now = self._forward_end = self._at_start = self._between_steps = 0
+        self._forward_ends: list[int] = []
+        self._now = self._at_start = self._between_steps = 0
         self.phase = "model to the device"
 
     def allocate(self, key: Any, size_bytes: int) -> None:
@@ -104,15 +107,18 @@ class _Run:
             self.free("semaphores")
             self.free("partial sums")
 
-    def mark(self, name: str) -> None:
-        """Read the counters at a named moment, and start them again."""
+    def mark(self, name: str, follows: str | None) -> None:
+        """Read the counters at a named moment, and start them again; ``follows`` is the phase that begins."""
         allocated = self.allocator.allocated_bytes
+        self.result.marks.append((name, len(self.result.requests)))
         if name == trace.MODEL_LOADED:
             self.phase = "batch to the device"
         elif name in PHASES:
-            self.result.phase_peak_bytes[name] = self.allocator.peak_allocated_bytes
+            peaks = self.result.phase_peak_bytes
+            peaks[name] = max(peaks.get(name, 0), self.allocator.peak_allocated_bytes)
             if name == FORWARD:
-                self._forward_end = self._now - 1
+                self._forward_ends.append(self._now - 1)
+            if name == FORWARD and len(self._forward_ends) == 1:
                 self.result.kept_bytes = allocated - self._at_start
                 self.result.kept = [
                     (self._owners.get(key, LOSS), one.bytes)
@@ -120,7 +126,7 @@ class _Run:
                     if one.born != ALWAYS
                 ]
             self.allocator.peak_allocated_bytes = allocated
-            self.phase = PHASES[min(PHASES.index(name) + 1, len(PHASES) - 1)]
+            self.phase = follows or name
         elif name == trace.STEP_BEGINS:
             self._begin_step()
         elif name == trace.STEP_DONE:
@@ -134,6 +140,8 @@ class _Run:
         for allocation in self._alive.values():
             allocation.born = ALWAYS
         self._done.clear()
+        self._forward_ends.clear()
+        self.result.phase_peak_bytes.clear()
         self._now = 0
         self._at_start = self.allocator.peak_allocated_bytes = self.allocator.allocated_bytes
         self.phase = PHASES[0]
@@ -145,7 +153,7 @@ class _Run:
             tape.WORKSPACE: lambda one, more: self.scratch(self._workspaces.of(one, *more)),
             tape.GEMM: self.gemm,
             tape.REDUCTION: lambda reduction, _: self.reduce(reduction),
-            tape.MARK: lambda name, _: self.mark(name),
+            tape.MARK: self.mark,
         }
         try:
             for action, what, more in traced.events:
@@ -155,7 +163,7 @@ class _Run:
             return self.result
         self.result.peak = ledger_at_peak(
             [*self._done, *self._alive.values()],
-            forward_end=self._forward_end,
+            forward_ends=self._forward_ends,
             reserved_bytes=self.allocator.peak_reserved_bytes,
             context_bytes=self._workspaces.context_bytes,
         )

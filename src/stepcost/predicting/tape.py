@@ -11,13 +11,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepcost.activations import LOSS, Owner
-from stepcost.reading import FORWARD, PHASES
+from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
+from stepcost.predicting.values import MASKS, SHAPED_BY_VALUES, Values, is_asked
+from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP, PHASES
 
 ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
 Event = tuple[str, Any, Any]
 """``(alloc, id, bytes)``, ``(free, id, bytes)``, ``(workspace, Convolution, (batch size, direction))``,
 ``(gemm, phase, with bias)`` where cuBLAS is called, ``(reduction, Reduction, None)``,
-``(mark, name, None)``."""
+``(mark, name, the phase that begins or None)``."""
 Rule = Callable[..., Any]
 """Called as ``rule(tape, function, *arguments)`` in place of an operator; returns what the operator would."""
 
@@ -35,7 +37,9 @@ class Tape(TorchDispatchMode):
         self.owners: dict[int, Owner] = {}
         """Allocation id to the module in whose forward it was made."""
         self.phase = FORWARD
-        self.in_linear = self.in_setitem = False
+        self.micro_batches, self._done = 1, 0
+        self.adds_in_place = self.in_setitem = False
+        self.values = Values()
         self._ids = 0
         # Storage to allocation, and how many storages share an allocation (sums made in place).
         self._of_storage: dict[int, tuple[int, weakref.ref[Any]]] = {}
@@ -47,8 +51,12 @@ class Tape(TorchDispatchMode):
 
     def after(self, phase: str) -> None:
         """Note the end of a phase of the training step."""
-        self.mark(phase)
-        self.phase = PHASES[min(PHASES.index(phase) + 1, len(PHASES) - 1)]
+        self._done += phase == BACKWARD
+        if phase == BACKWARD and self._done % self.micro_batches:
+            self.phase = FORWARD
+        else:
+            self.phase = PHASES[min(PHASES.index(phase) + 1, len(PHASES) - 1)]
+        self.events.append((MARK, phase, self.phase))
 
     def know(self, kind: str, tensors: Iterable[Any]) -> None:
         """Say what ``tensors`` are."""
@@ -66,6 +74,15 @@ class Tape(TorchDispatchMode):
     def enter(self, owner: Owner) -> None:
         """Say in which module's forward what comes is made."""
         self.owner = owner
+
+    @contextlib.contextmanager
+    def adding_in_place(self) -> Iterator[None]:
+        """Let sums be written over their first operand, as torch does where it sees no meta tensors."""
+        was, self.adds_in_place = self.adds_in_place, True
+        try:
+            yield
+        finally:
+            self.adds_in_place = was
 
     @contextlib.contextmanager
     def holding(self, *sizes: int) -> Iterator[None]:
@@ -99,12 +116,37 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
+        with without(AUTOCAST, ON_CUDA):
+            made = self._run(func, args, kwargs)
+            self.values.follow(func, args, kwargs, made)
+        return made
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is torch.ops.aten.index.Tensor and _is_on_meta(args):
+            args = (args[0], self._places(args[1]))
         rule = self._rules.get(func)
-        if rule is not None:
-            return rule(self, func, *args, **(kwargs or {}))
+        if rule is not None and _is_on_meta(args):
+            return rule(self, func, *args, **kwargs)
         if args and isinstance(args[0], (list, tuple)) and _updates_lists(func, args[0]):
             return None
-        return self.note(func(*args, **(kwargs or {})))
+        if is_asked(func, args, kwargs):
+            # What an optimizer asks of weights it computes with, and takes no other memory for.
+            return self.values.answer(func, args, kwargs, else_one=self.phase == OPTIMIZER_STEP)
+        if func in SHAPED_BY_VALUES and _is_on_meta(args):
+            return self.note(self.values.shaped(func, args, kwargs))
+        return self.note(func(*args, **kwargs))
+
+    def _places(self, indices: Any) -> list[Any]:
+        """Return indices with each mask as the places where it is set, as torch looks them up."""
+        found: list[Any] = []
+        for one in indices:
+            if isinstance(one, torch.Tensor) and one.is_meta and one.dtype in MASKS:
+                places = self.note(self.values.shaped(torch.ops.aten.nonzero.default, (one,), {}))
+                found += places.unbind(1)
+            else:
+                found.append(one)
+        return found
 
     def note(self, made: Any) -> Any:
         """Write down the storages in ``made`` (a tensor, or a sequence of anything) that are new."""
@@ -142,6 +184,13 @@ class Tape(TorchDispatchMode):
                 self.events.append((FREE, allocation, size))
 
         self._of_storage[key] = (allocation, weakref.ref(storage, died))
+
+
+def _is_on_meta(args: tuple[Any, ...]) -> bool:
+    """Is one of these a meta tensor, or none of them a tensor?"""
+    found = [one for arg in args for one in (arg if isinstance(arg, (list, tuple)) else (arg,))]
+    tensors = [one for one in found if isinstance(one, torch.Tensor)]
+    return not tensors or any(one.is_meta for one in tensors)
 
 
 def _updates_lists(func: Any, tensors: Any) -> bool:

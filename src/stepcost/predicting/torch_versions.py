@@ -17,6 +17,18 @@ By the date of the change, after 2.11 was branched; no such card was measured.
 """
 CUBLAS_FREES: Version = (2, 15)
 """From this torch on cuBLAS gives its workspace back after each operation (pytorch #194311)."""
+CUDNN_ATTENTION_FIRST: Version = (2, 11)
+"""From this torch on cuDNN's attention comes first on compute capability 9 and 10.
+
+As an H100 chose with 2.11; its wheels of CUDA 13 have cuDNN 9.15.1 or later, which is asked for.
+"""
+CUDNN_DROPOUT_IN_16THS: Version = (2, 12)
+"""From this torch on cuDNN's attention takes multiples of 1/16 as dropout, and no other (pytorch #174245)."""
+EFFICIENT_ATTENTION_GROUPS: Version = (2, 15)
+"""From this torch on memory-efficient attention takes heads that are shared (pytorch #191085).
+
+By the date of the change; with 2.11 an H100 took products there.
+"""
 
 
 def installed_torch() -> str:

@@ -9,9 +9,12 @@ a workspace.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,14 +22,14 @@ from torch import nn
 from stepcost.activations import Owner, watched
 from stepcost.catalog.optimizers import build_optimizer, find_optimizer, takes
 from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
-from stepcost.predicting import autocast
 from stepcost.predicting.as_on_cuda import as_on_cuda
+from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.rules import RULES
 from stepcost.predicting.tape import Event, Tape
 from stepcost.prepare import batch_of, memory_format, prepare, step_of
 from stepcost.reading import FORWARD
 from stepcost.request import Request
-from stepcost.step import tensors_in
+from stepcost.step import TrainingStep, tensors_in
 from stepcost.tensors import count_step
 from stepcost.workload import ImageClassifier, Workload, workload_of
 
@@ -53,10 +56,16 @@ class Trace:
     """What ``count_step`` counts of the tensors: not rounded."""
 
 
-def trace_run(request: Request, steps: int = STEPS, *, workload: Workload | None = None) -> Trace:
+def trace_run(
+    request: Request,
+    steps: int = STEPS,
+    *,
+    workload: Workload | None = None,
+    attention: Attention = ON_HOPPER,
+) -> Trace:
     """Trace the configuration; raises ``ValueError`` with one line where it cannot be built or traced.
 
-    ``workload`` is what is trained; by default, what the request names.
+    ``workload`` is what is trained; by default, what the request names. ``attention`` chooses its kernels.
     """
     workload = workload or workload_of(request)
     if workload.make_optimizer is None:
@@ -67,7 +76,7 @@ def trace_run(request: Request, steps: int = STEPS, *, workload: Workload | None
         raise ValueError("batch size, image size and number of classes start at 1")
     model = prepare(workload.build_on_meta(), request)
     try:
-        return _trace(model, workload, request, steps)
+        return _trace(model, workload, request, steps, attention)
     except (Exception, SystemExit) as error:  # the model's own code runs here, and may raise anything
         line = next(iter(str(error).strip().splitlines()), "")
         if not isinstance(error, (RuntimeError, ValueError)):  # 'x' says less than KeyError: 'x'
@@ -78,31 +87,54 @@ def trace_run(request: Request, steps: int = STEPS, *, workload: Workload | None
         ) from error
 
 
-def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -> Trace:
+def _trace(model: nn.Module, workload: Workload, request: Request, steps: int, attention: Attention) -> Trace:
+    make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
+
+    def step(model: nn.Module) -> TrainingStep:
+        if memory_format(request) == torch.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        return step_of(request, model, workload, make(model.parameters()))
+
+    return trace_steps(model, lambda: batch_of(workload, request, "meta"), step, steps, attention=attention)
+
+
+def trace_steps(
+    model: nn.Module,
+    make_batch: Callable[[], Any],
+    step_of: Callable[[nn.Module], TrainingStep],
+    steps: int = STEPS,
+    *,
+    attention: Attention = ON_HOPPER,
+    last_step: Callable[[Tape], contextlib.AbstractContextManager[Any]] = lambda _: contextlib.nullcontext(),
+) -> Trace:
+    """Trace ``steps`` training steps of a model on the meta device; ``last_step`` is entered around the last.
+
+    ``make_batch()`` makes the batch on the meta device, ``step_of(model)`` the step of the model that is
+    handed to it, which has memory on the tape.
+    """
     tape = Tape(RULES)
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle would free at a random moment
     try:
-        with autocast.refused(), as_on_cuda(tape), tape:
+        with as_on_cuda(tape, attention), tape:
             first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
             # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
             model = model._apply(torch.empty_like).train()
             tape.mark(MODEL_LOADED)
-            batch = batch_of(workload, request, "meta")
+            batch = make_batch()
             tape.mark(BATCH_LOADED)
+            step = step_of(model)  # which may put weights into another layout
             tape.know(PARAMETER, model.parameters())
             tape.know(BUFFER, model.buffers())
             tape.know(INPUT, tensors_in(batch))
-            make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
-            if memory_format(request) == torch.channels_last:
-                model = model.to(memory_format=torch.channels_last)
-            step = step_of(request, model, workload, _as_on_cuda(make(model.parameters())))
-            for _ in range(steps):
+            tape.micro_batches = step.accumulate
+            for number in range(steps):
                 # As before the step that is read on a GPU: old gradients are not counted in its forward.
                 step.optimizer.zero_grad(set_to_none=True)
                 tape.mark(STEP_BEGINS)
                 tape.phase = FORWARD
-                with watched(model, tape.enter):
+                around = last_step(tape) if number == steps - 1 else contextlib.nullcontext()
+                with watched(model, tape.enter), around:
                     step(batch, tape.after)
                 tape.mark(STEP_DONE)
                 tape.know(GRADIENT, (parameter.grad for parameter in model.parameters()))
@@ -117,13 +149,3 @@ def _trace(model: nn.Module, workload: Workload, request: Request, steps: int) -
     finally:
         if collecting:
             gc.enable()
-
-
-def _as_on_cuda(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let an optimizer run as it would on CUDA: foreach, where it leaves that to torch."""
-    if isinstance(optimizer, torch.optim.Adafactor):  # parameter by parameter, unless told otherwise
-        return optimizer
-    for group in optimizer.param_groups:
-        if group.get("foreach", False) is None and not group.get("fused"):
-            group["foreach"] = True
-    return optimizer
