@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def events_of(run: Callable[[], Any], phase: str = BACKWARD) -> list[Any]:
-    """Bytes that ``run`` takes (positive) and gives back (negative) in order, and the names of other events."""
+    """Bytes that ``run`` takes (positive) and gives back (negative), in order, and names of other events."""
     tape = Tape(RULES)
     tape.phase = phase
     with tape:
@@ -53,7 +53,7 @@ def test_an_operator_of_ones_own_shows_what_it_is_made_of(summed: Any) -> None:
         assert events_of(lambda: given.exp() + given) == [512]  # as autograd sums gradients
 
 
-def test_a_scan_of_an_expanded_index_copies_it() -> None:
+def test_an_expanded_index_is_copied() -> None:
     """Words that are expanded over a batch are copied before rows are taken, in torch's one kernel for all."""
     table, words = torch.empty((2, 16), device="meta"), torch.empty((1, 3), dtype=torch.int64, device="meta")
     assert events_of(lambda: aten.embedding(table, words.expand(8, 3)))[-3:] == [
