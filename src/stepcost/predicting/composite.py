@@ -31,3 +31,21 @@ def is_composite(func: Any) -> bool:
 def run_composite(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run that kernel on meta tensors; modes that are on see the operators that it calls."""
     return func.redispatch(AS_ON_CUDA, *args, **kwargs)
+
+
+def with_tensors(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Make tensors of numbers again: C++ hands an operator a number as a tensor, a mode sees a number."""
+    places = _tensor_places(func)
+    if not any(isinstance(args[place], int | float) for place in places if place < len(args)):
+        return args
+    return tuple(
+        torch.tensor(one, device="cpu") if place in places and isinstance(one, int | float) else one
+        for place, one in enumerate(args)
+    )
+
+
+@functools.cache
+def _tensor_places(func: Any) -> frozenset[int]:
+    return frozenset(
+        place for place, one in enumerate(func._schema.arguments) if isinstance(one.type, torch.TensorType)
+    )
