@@ -88,7 +88,7 @@ def plan_of(function: Any, leaves: list[Any], spec: Any, lower: torch.dtype) -> 
         without(AUTOCAST, ON_CUDA),
         torch.no_grad(),
         sdpa_kernel(SDPBackend.MATH),
-        mock.patch.object(fake_tensor, "init_gpu_context", lambda _: None),
+        mock.patch.object(fake_tensor, "init_gpu_context"),
         FakeTensorMode(),
     )
     with _disable_current_modes(), contextlib.ExitStack() as stack:
