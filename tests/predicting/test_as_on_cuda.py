@@ -95,6 +95,7 @@ def test_the_gradient_of_an_index_is_summed_in_place_by_sorting() -> None:
     one = 19208
     expected = [one, one, -one, 230496, one, one, one, 3583, -3583, -one, -one, -one, -230496, -one]
 
+    @torch.no_grad()  # as autograd's own sums are made
     def add() -> Any:
         zeros = torch.zeros_like(table)
         return torch.ops.aten.index_put(zeros, [index], values, True)
@@ -103,13 +104,34 @@ def test_the_gradient_of_an_index_is_summed_in_place_by_sorting() -> None:
     assert taken(add, "forward")[1:3] == [169 * 24 * 4, -169 * 24 * 4]
 
 
+def test_the_gradient_of_two_indices_adds_up_their_addresses() -> None:
+    """One word of each of 4 sentences, ``x[rows, places]``: the second index takes two more temporaries."""
+    rows, places = (torch.empty(4, dtype=torch.int64, device="meta") for _ in range(2))
+    values = torch.empty((4, 512), device="meta")
+    first, second = [32, 32, -32], [32, 32, -32, -32]
+
+    @torch.no_grad()
+    def add() -> Any:
+        zeros = torch.zeros((4, 77, 512), device="meta")
+        return torch.ops.aten.index_put(zeros, [rows, places], values, True)
+
+    sort = [32, 32, 32, 1, -1, -32, -32, -32]
+    assert taken(add) == [4 * 77 * 512 * 4, *first, *second, *sort, -32]
+
+
+def test_the_norms_of_a_list_take_a_sum_for_each_chunk() -> None:
+    """Two tensors, the longer of two chunks of 65,536 values: four sums while the two norms are made."""
+    tensors = [torch.empty(65_537, device="meta"), torch.empty(8, device="meta")]
+    assert taken(lambda: torch._foreach_norm(tensors, 2)) == [16, 4, 4, -16]
+
+
 @pytest.mark.parametrize(
-    ("indices", "largest", "expected"),
-    [(2304, 168, 1), (2401, 168, 3583), (4608, 255, 3583), (4609, 255, 4607), (2401, 256, 44543)],
+    ("numbers", "bits", "expected"),
+    [(2304, 8, 1), (2401, 8, 3583), (4608, 8, 3583), (4609, 8, 4607), (2401, 9, 44543), (4096, 64, 83455)],
 )
-def test_a_sort_takes_what_cub_asks_for(indices: int, largest: int, expected: int) -> None:
+def test_a_sort_takes_what_cub_asks_for(numbers: int, bits: int, expected: int) -> None:
     """One byte for one tile; else histograms, a look-back a tile, copies where it takes two passes."""
-    assert sort_bytes(indices, largest) == expected
+    assert sort_bytes(numbers, bits) == expected
 
 
 def test_a_root_mean_square_is_one_kernel() -> None:

@@ -12,6 +12,7 @@ from stepcost.activations import ModuleActivations, alike_together, by_module
 from stepcost.catalog.cards import NOT_MEASURED, Card
 from stepcost.predicting import tape, trace
 from stepcost.predicting.attention import attention_on
+from stepcost.predicting.compared import rests_on
 from stepcost.predicting.simulate import Simulation, simulate
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import Trace, trace_run
@@ -144,6 +145,9 @@ def _reading(
     if card is None or workspaces.estimated is Estimated.NOT_AT_ALL:
         unread["peak_allocated_bytes"] = f"at least this: {NO_WORKSPACES}"
         unread["peak_reserved_bytes"] = NO_WORKSPACES
+    unseen = rests_on(traced.uncompared)
+    if unseen is not None:
+        unread.setdefault("peak_allocated_bytes", unseen)
     known: dict[str, Any] = {
         "source": "predicted",
         "fits": fits,

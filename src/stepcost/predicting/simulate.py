@@ -10,7 +10,6 @@ from stepcost.activations import LOSS, Owner
 from stepcost.allocator.caching import Block, CachingAllocator, OutOfMemory
 from stepcost.ledger import ALWAYS, Allocation, Peak, ledger_at_peak
 from stepcost.predicting import tape, trace
-from stepcost.predicting.reduction import Reduction
 from stepcost.predicting.trace import Trace
 from stepcost.predicting.workspaces import Workspaces
 from stepcost.reading import BACKWARD, FORWARD, PHASES
@@ -98,14 +97,13 @@ class _Run:
             for key in reversed(taken):
                 self.free(key)
 
-    def reduce(self, reduction: Reduction) -> None:
-        """Take a sum's scratch: partial sums, then semaphores."""
-        partial, semaphores = reduction.scratch_bytes(*self._workspaces.threads)
-        if partial:
-            self.allocate("partial sums", partial)
-            self.allocate("semaphores", semaphores)
-            self.free("semaphores")
-            self.free("partial sums")
+    def reduce(self, reduction: Any) -> None:
+        """Take scratch that depends on the card, and give it back in reverse order."""
+        sizes = [size for size in reduction.scratch_bytes(*self._workspaces.threads) if size]
+        for key, size in enumerate(sizes):
+            self.allocate(("scratch", key), size)
+        for key in reversed(range(len(sizes))):
+            self.free(("scratch", key))
 
     def mark(self, name: str, follows: str | None) -> None:
         """Read the counters at a named moment, and start them again; ``follows`` is the phase that begins."""

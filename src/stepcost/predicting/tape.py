@@ -11,6 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepcost.activations import LOSS, Owner
+from stepcost.predicting.compared import compared, is_plain, name_of
+from stepcost.predicting.composite import is_composite, run_composite
 from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
 from stepcost.predicting.values import MASKS, SHAPED_BY_VALUES, Values, is_asked
 from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP, PHASES
@@ -40,7 +42,9 @@ class Tape(TorchDispatchMode):
         self.micro_batches, self._done = 1, 0
         self.adds_in_place = self.in_setitem = False
         self.values = Values()
-        self._ids = 0
+        self.uncompared: set[str] = set()
+        """Operators that allocated and were never compared with a GPU, by name and dtype."""
+        self._ids = self._inside = 0
         # Storage to allocation, and how many storages share an allocation (sums made in place).
         self._of_storage: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self._sharing: dict[int, int] = {}
@@ -71,6 +75,11 @@ class Tape(TorchDispatchMode):
         known = self._of_storage.get(storage._cdata)
         return None if known is None else known[0]
 
+    def moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor like ``tensor`` that has memory on the tape; itself, where it has."""
+        known = self.allocation_of(tensor.untyped_storage()) is not None
+        return tensor if known else torch.empty_like(tensor)
+
     def enter(self, owner: Owner) -> None:
         """Say in which module's forward what comes is made."""
         self.owner = owner
@@ -83,6 +92,14 @@ class Tape(TorchDispatchMode):
             yield
         finally:
             self.adds_in_place = was
+
+    def sums_in_place(self) -> bool:
+        """Say whether a sum that is made now is written over its first operand, if nobody else holds that.
+
+        Autograd's own sums are made without recording; what a checkpoint computes again is recorded.
+        """
+        of_autograd = self.phase == BACKWARD and not torch.is_grad_enabled()
+        return (of_autograd or self.adds_in_place) and not self._inside
 
     @contextlib.contextmanager
     def holding(self, *sizes: int) -> Iterator[None]:
@@ -118,9 +135,18 @@ class Tape(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         with without(AUTOCAST, ON_CUDA):
+            before = len(self.events)
             made = self._run(func, args, kwargs)
+            if len(self.events) > before and not is_plain(func):
+                self._note_operator(func, args)
             self.values.follow(func, args, kwargs, made)
         return made
+
+    def _note_operator(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Keep the name of an operator whose CUDA kernel allocates and was not compared with a GPU."""
+        name = None if is_composite(func) or not _is_on_meta(args) else name_of(func, args)
+        if name is not None and name not in compared():
+            self.uncompared.add(name)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.ops.aten.index.Tensor and _is_on_meta(args):
@@ -129,12 +155,20 @@ class Tape(TorchDispatchMode):
         if rule is not None and _is_on_meta(args):
             return rule(self, func, *args, **kwargs)
         if args and isinstance(args[0], (list, tuple)) and _updates_lists(func, args[0]):
+            self.values.forget(args)
             return None
         if is_asked(func, args, kwargs):
             # What an optimizer asks of weights it computes with, and takes no other memory for.
             return self.values.answer(func, args, kwargs, else_one=self.phase == OPTIMIZER_STEP)
         if func in SHAPED_BY_VALUES and _is_on_meta(args):
             return self.note(self.values.shaped(func, args, kwargs))
+        if is_composite(func) and _is_on_meta(args):
+            self._inside += 1
+            try:
+                with self:
+                    return self.note(run_composite(func, args, kwargs))
+            finally:
+                self._inside -= 1
         return self.note(func(*args, **kwargs))
 
     def _places(self, indices: Any) -> list[Any]:

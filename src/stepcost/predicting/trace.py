@@ -54,6 +54,8 @@ class Trace:
     """Allocation id to the module in whose forward it was made."""
     counted: dict[str, int] = field(default_factory=dict)
     """What ``count_step`` counts of the tensors: not rounded."""
+    uncompared: frozenset[str] = frozenset()
+    """Operators, by name and dtype, whose allocations were never compared with a GPU's."""
 
 
 def trace_run(
@@ -118,8 +120,8 @@ def trace_steps(
     try:
         with as_on_cuda(tape, attention), tape:
             first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
-            # As ``model.to(device)`` does: parameter by parameter, in the order of the modules.
-            model = model._apply(torch.empty_like).train()
+            # As ``model.to(device)`` does: parameter by parameter, in the order of the modules, each once.
+            model = model._apply(tape.moved).train()
             tape.mark(MODEL_LOADED)
             batch = make_batch()
             tape.mark(BATCH_LOADED)
@@ -143,6 +145,7 @@ def trace_steps(
                 )
         trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners)
         trace.counted = count_step(step, batch)
+        trace.uncompared = frozenset(tape.uncompared)
         tape.events = []  # what is freed from here on is the tracing's own end
         del first
         return trace

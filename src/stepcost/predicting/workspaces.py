@@ -15,7 +15,12 @@ from typing import Any
 
 from stepcost.catalog.cards import Card
 from stepcost.predicting.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolution
-from stepcost.predicting.torch_versions import CUBLAS_32_MIB_ON_BLACKWELL, CUBLAS_FREES, Version
+from stepcost.predicting.torch_versions import (
+    CUBLAS_32_MIB_ON_BLACKWELL,
+    CUBLAS_FREES,
+    CUBLASLT_SHARES,
+    Version,
+)
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -225,7 +230,7 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
     is_large = since is not None and torch_version >= since
     return Workspaces(
         cublas_bytes=LARGE_CUBLAS_BYTES if is_large else OTHER_CUBLAS_BYTES,
-        cublaslt_bytes=CUBLASLT_BYTES,
+        cublaslt_bytes=0 if CUBLASLT_SHARES <= torch_version < CUBLAS_FREES else CUBLASLT_BYTES,
         cublas_keeps=keeps,
         table=find_table(capability),
         threads=(card.multiprocessors, THREADS_PER_MULTIPROCESSOR[capability]),
