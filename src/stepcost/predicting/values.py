@@ -1,6 +1,7 @@
 """Real values of small tensors beside the meta ones: models ask whether a mask is full, or where it is.
 
-What is made of numbers or of the batch is computed on the CPU too, as far as it does not depend on weights. It is kept by storage, so that views see what is written through others.
+What is made of numbers or of the batch is computed on the CPU too, as far as it does not depend on weights.
+It is kept by storage, so that views see what is written through others.
 """
 
 from __future__ import annotations
