@@ -13,6 +13,7 @@ from stepcost.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
 from stepcost.catalog.kinds import IMAGES
 from stepcost.catalog.language_models import is_language_model
 from stepcost.catalog.models import STAND_IN
+from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.own import is_own
 from stepcost.failures import ChildFailed, MeasureError
 from stepcost.machine import Machine, ModelInfo
@@ -69,6 +70,9 @@ class Session(Measurements):
                         for name in settings.optimizers
                         if is_own(name)
                     }
+                    for row in map(find_optimizer, settings.optimizers):
+                        if row.by_module or row.extra is not None:
+                            worker.call("try_optimizer", row.name)
                     if users_own:
                         worker.call("try_model", self._model_asked)
             except ChildFailed as error:

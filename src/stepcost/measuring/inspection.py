@@ -117,10 +117,16 @@ class Inspection:
         if not loss.requires_grad:
             raise ValueError(f"model {request.model!r}: no trainable parameter takes part in its loss")
 
+    def try_optimizer(self, optimizer: str) -> None:
+        """Build an optimizer over the model just built. Raises ``ValueError`` in one line where that fails."""
+        if self._built is None:
+            raise ValueError("try_optimizer follows model")
+        build_optimizer(optimizer, self._built)
+
     def learning_rate_of(self, optimizer: str) -> float:
         """Return the rate at which an optimizer trains by default. Raises ``ValueError`` without one."""
         try:
-            made = build_optimizer(optimizer, [nn.Parameter(torch.zeros(1))])
+            made = build_optimizer(optimizer, nn.Linear(1, 1))
             return float(made.param_groups[0]["lr"])
         except (TypeError, KeyError) as error:
             raise ValueError(f"optimizer {optimizer!r} has no default for its lr: {error}") from error
