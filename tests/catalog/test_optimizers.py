@@ -153,7 +153,7 @@ def test_rates_that_are_torchs_defaults(name):
 
 
 class Words(nn.Module):
-    """A language model whose last layer has the weights of its embedding (100, 64), and a table of its own."""
+    """A language model whose last layer has the weights of its embedding, (100, 64)."""
 
     def __init__(self):
         super().__init__()
@@ -200,7 +200,7 @@ def test_state_of_adafactor():
 
 
 def test_state_of_8_bit_adamw():
-    """Two bytes an element and two floats a block of 256; small parameters in floats, tables of codes once."""
+    """Two bytes an element, two floats a block of 256, two tables of codes; small parameters in floats."""
     pytest.importorskip("bitsandbytes", reason="an extra: pip install 'stepcost[bitsandbytes]'")
     # (100, 64) and (64, 64) have 25 and 16 blocks; 3 vectors of 64 and one of 100 are small; 2 x 256 codes.
     expected = 2 * (6400 + 4096) + 8 * (25 + 16) + 8 * (3 * 64 + 100) + 2 * 1024
@@ -224,7 +224,7 @@ def test_muon_trains_hidden_matrices_and_adamw_the_rest():
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
 def test_muon_and_adamw_step_as_torchs_do():
-    """After two steps weights are those of torch's two optimizers, one over matrices and one over the rest."""
+    """After two steps weights are those of torch's two optimizers, one over matrices, one over the rest."""
     ours, theirs = Words(), Words()
     theirs.load_state_dict(ours.state_dict())
     optimizer = build_optimizer("muon", ours, learning_rate=0.01)
