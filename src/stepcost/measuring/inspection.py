@@ -118,7 +118,7 @@ class Inspection:
             raise ValueError(f"model {request.model!r}: no trainable parameter takes part in its loss")
 
     def try_optimizer(self, optimizer: str) -> None:
-        """Build an optimizer over the model just built. Raises ``ValueError`` in one line where that fails."""
+        """Build an optimizer over the model just built; raises ``ValueError`` in one line where it fails."""
         if self._built is None:
             raise ValueError("try_optimizer follows model")
         build_optimizer(optimizer, self._built)
