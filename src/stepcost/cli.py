@@ -104,6 +104,11 @@ def _add_predict(commands: Any) -> None:
         "--largest-batch", action="store_true", help="also the largest batch that fits the card"
     )
     parser.add_argument(
+        "--longest-sequence",
+        action="store_true",
+        help="also the longest sequence that fits the card at the batch size, for language models",
+    )
+    parser.add_argument(
         "--activations", action="store_true", help="also which modules keep most for backward"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
@@ -151,6 +156,7 @@ def _predict(options: argparse.Namespace) -> int:
             torch_version=options.torch or installed_torch(),
             activations=options.activations,
             largest=options.largest_batch,
+            longest=options.longest_sequence,
         )
         for request, card in itertools.product(asked, cards)
     ]

@@ -80,7 +80,9 @@ class Reading:
     optimizer_scalar_bytes: int | None = stored(
         "bytes of the optimizer's state tensors of one number (step counters), wherever they live"
     )
-    input_bytes: int | None = stored("tensors of one batch on the device: images and labels, tokens", follows="shapes")
+    input_bytes: int | None = stored(
+        "tensors of one batch on the device: images and labels, tokens", follows="shapes"
+    )
     activation_bytes: int | None = stored(
         "allocated after the forward pass less allocated before it: kept for backward", gated=True
     )

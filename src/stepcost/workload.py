@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from stepcost.catalog.language_models import is_masked, language_config, most_po
 from stepcost.catalog.models import build_named, kind_of, prebuilt_model
 from stepcost.catalog.own import find_own
 from stepcost.request import Request, without_images
-from stepcost.step import Objective, classify, map_tensors
+from stepcost.step import Objective, bytes_of, classify, map_tensors, tensors_in
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """Makes an optimizer over parameters: ``partial(torch.optim.SGD, momentum=0.9)``."""
@@ -89,6 +90,10 @@ class ImageClassifier:
 
 MASKED_SHARE = 0.15
 """Of the tokens, those that a masked language model fills in (Devlin et al. 2019)."""
+MOST_ON_HOST_BYTES = 256 * 10**6
+"""A larger batch of the user's own is made without its values where only its shapes are wanted."""
+FEW = 8
+"""Examples in a batch that is made to learn how large one of many is."""
 NOT_A_LABEL = -100
 """A label at which no loss is taken, as ``transformers`` has it."""
 
@@ -197,7 +202,23 @@ class OwnStep:
         memory_format: torch.memory_format = torch.preserve_format,
     ) -> Any:
         """Make a batch on the CPU and put its tensors on ``device``, one after another."""
+        if torch.device(device).type == "meta":
+            return map_tensors(_on_meta, self._shapes(size))
         return map_tensors(lambda one: one.to(device), self.make_batch(size))
+
+    def _shapes(self, size: int) -> Any:
+        """Make a batch of which shapes are wanted: one that is too large for a host without its values."""
+        if size > FEW:
+            with contextlib.suppress(Exception):  # it reads values, or makes no batch of so few
+                if bytes_of(tensors_in(self.make_batch(FEW))) / FEW * size > MOST_ON_HOST_BYTES:
+                    with torch.device("meta"):
+                        return self.make_batch(size)
+        return self.make_batch(size)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    """Put a tensor on the meta device, with its values known where it has any."""
+    return torch.empty_like(tensor) if tensor.is_meta else tensor.to("meta")
 
 
 def workload_of(request: Request, *, prebuilt: bool = False) -> Workload:

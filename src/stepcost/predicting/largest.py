@@ -74,9 +74,12 @@ def longest_sequence(
     found = _most(
         "sequence_length", request, card, torch_version=torch_version, most=min(positions or MOST, MOST)
     )
-    is_all = positions is not None and positions in (found.number, found.at_least)
-    if is_all:  # it ended where the model does, not where the search does
-        found = replace(found, number=positions, at_least=None, at_most=positions)
+    if positions is None or positions > MOST:
+        return PredictedLongest(**found.named("longest_sequence"), longest_sequence_is_all=None)
+    is_all = found.at_least == positions
+    if found.at_most is None:  # it ended where the model does
+        likely = None if found.likely is None else (found.likely[0], positions)
+        found = replace(found, number=found.at_least, at_least=None, at_most=positions, likely=likely)
     return PredictedLongest(**found.named("longest_sequence"), longest_sequence_is_all=is_all)
 
 
