@@ -130,6 +130,14 @@ def without_images(request: Request, kind: str) -> Request:
     )
 
 
+def example_of(fields: Mapping[str, Any]) -> str:
+    """Say what a batch is counted in, from the fields of a request or a stored row."""
+    if fields.get("sequence_length"):
+        return "sequence"
+    # Rows from before there were other workloads need not name their images.
+    return "image" if fields.get("image_size", "not named") else "example"
+
+
 def step_words(fields: Mapping[str, Any]) -> list[str]:
     """Say in words how a step differs from the plain one, from the fields of a request or a stored row."""
     words = []

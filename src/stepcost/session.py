@@ -49,7 +49,7 @@ class Session(Measurements):
         self._predictor: Worker | None = None
         self.instrument = Instrument(self)
         self._rates: dict[str, float] | None = None
-        self._flops_per_image: tuple[int | None, str | None] | None = None
+        self._flops_each: tuple[int | None, str | None] | None = None
         with self.costs.of("inspect machine, model and data"):
             # A model of the user's own is not built in the server, which it could end.
             users_own = is_own(settings.model)
@@ -65,6 +65,8 @@ class Session(Measurements):
                     if named in NEED_TORCH:
                         self.dataset = worker.call("dataset", named, folder, download)
                     self.model: ModelInfo = worker.call("model", self._model_asked)
+                    longest = max(settings.sequence_lengths)
+                    worker.call("try_workload", replace(self._model_asked, sequence_length=longest))
                     own_rates = {
                         name: worker.call("learning_rate_of", name)
                         for name in settings.optimizers
@@ -256,18 +258,18 @@ class Session(Measurements):
         if self._rates is None:
             with self.costs.of("measure the card's rates"), self.worker(jobs.LIMITS) as worker:
                 self._rates = worker.call("rates", self.machine.device)
-        if self._flops_per_image is None:
-            self._flops_per_image = self._count_flops()
-        per_image, why_not = self._flops_per_image
+        if self._flops_each is None:
+            self._flops_each = self._count_flops()
+        each, why_not = self._flops_each
         return {
-            "step_flops": None if per_image is None else per_image * batch_size,
+            "step_flops": None if each is None else each * batch_size,
             "copy_bytes_per_s": self._rates["copy_bytes_per_s"],
             "matrix_flops_per_s": self._rates[f"matrix_flops_per_s_{precision}"],
             "unread": {"step_flops": why_not} if why_not else {},
         }
 
     def _count_flops(self) -> tuple[int | None, str | None]:
-        """Count the operations of a step per image, or say why they cannot be counted."""
+        """Count the operations of a step for each of its batch, or say why they cannot be counted."""
         try:
             with self.worker(jobs.LIMITS) as worker:
                 return worker.call("step_flops", self._model_asked), None

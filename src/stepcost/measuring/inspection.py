@@ -83,6 +83,10 @@ class Inspection:
             parameter_shapes=tuple(tuple(p.shape) for p in model.parameters()),
         )
 
+    def try_workload(self, request: Request) -> None:
+        """Raise ``ValueError`` in one line where the workload does not go with the request."""
+        workload_of(request, prebuilt=True)
+
     def try_model(self, request: Request) -> None:
         """Try a step's forward of the model just built, on a batch of two.
 
