@@ -93,7 +93,7 @@ def test_what_a_batch_is_counted_in(fields: dict[str, Any], one: str, an: str) -
     timed = memory("3a", "adam", 4, (1, 2), timed="training step", stats={"median": 0.5}, **fields)
     plot = step_time_over_batch_size(run_of(timed))
     assert not isinstance(plot, str)
-    assert f"8 {one}s per second" in plot.description
+    assert f"8.00 {one}s per second" in plot.description
     notes = " ".join(figure.note for figure in four_figures(run_of(timed, step)))
     assert f"8 {one}s/s" in notes
     assert f"500 mJ {an}" in notes
