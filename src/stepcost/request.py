@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stepcost.catalog.cards import Card
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.kinds import IMAGES, TOKENS
+from stepcost.catalog.precisions import emulated_on
 from stepcost.schema import REQUIRED, Count, stored
 
 ATTENTIONS = ("auto", "math", "efficient", "flash")
@@ -118,6 +120,14 @@ class Request:
         if self.channels_last and self.image_size is None:
             return f"--channels-last: it orders images, and {self.model} takes none"
         return None
+
+
+def why_not_predicted_on(card: Card, request: Request) -> str | None:
+    """Say in one line why a request is not predicted for a card; ``None`` where it is."""
+    emulated = emulated_on(request.precision, card.compute_capability)
+    if emulated is None:
+        return None
+    return f"--precision {request.precision} is not predicted for {card.gpu}: {emulated}; fp16 it can do"
 
 
 def without_images(request: Request, kind: str) -> Request:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcost import jobs
+from stepcost.catalog.cards import CARDS
 from stepcost.catalog.datasets import NEED_TORCH, Dataset, load_dataset
 from stepcost.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
 from stepcost.catalog.kinds import IMAGES
@@ -15,6 +16,7 @@ from stepcost.catalog.language_models import is_language_model
 from stepcost.catalog.models import STAND_IN
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.own import is_own
+from stepcost.catalog.precisions import emulated_on
 from stepcost.failures import ChildFailed, MeasureError
 from stepcost.machine import Machine, ModelInfo
 from stepcost.measuring.instrument import Instrument
@@ -22,7 +24,7 @@ from stepcost.measuring.measurements import Measurements, TimeRounds, least_s
 from stepcost.measuring.process import Progress, Worker, warm_up_server
 from stepcost.measuring.training_runs import TrainingRuns
 from stepcost.reading import Reading
-from stepcost.request import Request, without_images
+from stepcost.request import Request, why_not_predicted_on, without_images
 from stepcost.search import PredictedLargest, Search, Trial, find_largest, guess_from_tensors
 from stepcost.settings import Settings
 
@@ -79,7 +81,14 @@ class Session(Measurements):
                         worker.call("try_model", self._model_asked)
             except ChildFailed as error:
                 raise ValueError(error.reason) from error
-        self.request(optimizer=settings.batch_optimizer, batch_size=1)  # says what cannot be combined
+        request = self.request(
+            optimizer=settings.batch_optimizer, batch_size=1
+        )  # says what cannot be combined
+        if not self.on_gpu and (why_not := why_not_predicted_on(CARDS[settings.card], request)):
+            raise ValueError(why_not)
+        emulated = emulated_on(settings.precision, self.machine.compute_capability or "99")
+        if emulated is not None:
+            self.notes.append(f"{emulated}: times are not those of {settings.precision} elsewhere")
         self.training = TrainingRuns(self, settings, self.dataset, own_rates)
         if ENGINES[self.study_engine].captured and not self.on_gpu:
             raise ValueError(f"--engine {self.study_engine} needs a GPU: {self.machine.why_no_gpu}")

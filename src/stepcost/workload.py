@@ -176,6 +176,8 @@ class OwnStep:
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             is_a = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise ValueError(f"loss(model, batch) returned {is_a}, but it takes a scalar tensor")
+        if not loss.requires_grad:
+            raise ValueError("no trainable parameter takes part in what loss(model, batch) returned")
         return loss, None
 
     def build(self) -> nn.Module:

@@ -15,7 +15,7 @@ from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import Trace, trace_run
 from stepcost.predicting.validation import is_validated
 from stepcost.predicting.workspaces import find_table, workspaces_on
-from stepcost.request import Request
+from stepcost.request import Request, why_not_predicted_on
 from stepcost.search import PredictedLargest, PredictedLongest, bracket, guess_from_tensors
 
 RESOLUTION = 0.005
@@ -92,6 +92,8 @@ def _most(
     most: int,
 ) -> Most:
     """Find the largest value of a field of the request, up to ``most``, that fits."""
+    if why_not := why_not_predicted_on(card, request):
+        raise ValueError(why_not)
     version = version_of(torch_version)
     asked: int = getattr(request, field)
 
