@@ -53,7 +53,8 @@ def prepare(model: nn.Module, request: Request) -> nn.Module:
 def memory_format(request: Request) -> torch.memory_format:
     """Return the memory format in which the request's step takes images (N, C, H, W)."""
     last = request.channels_last or ENGINES[request.engine].channels_last
-    return torch.channels_last if last and request.image_size is not None else torch.contiguous_format
+    takes_none = request.image_size is None and request.sequence_length is not None
+    return torch.channels_last if last and not takes_none else torch.contiguous_format
 
 
 def batch_of(workload: Workload, request: Request, device: str | torch.device) -> Any:

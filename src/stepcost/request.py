@@ -117,7 +117,7 @@ class Request:
             )
         if self.attention == "flash" and self.precision == "fp32":
             return "--attention flash: its kernels take bf16 or fp16; --precision bf16 casts to it"
-        if self.channels_last and self.image_size is None:
+        if self.channels_last and self.image_size is None and self.sequence_length is not None:
             return f"--channels-last: it orders images, and {self.model} takes none"
         return None
 

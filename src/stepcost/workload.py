@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -201,12 +202,27 @@ class OwnStep:
         self,
         size: int,
         device: str | torch.device,
-        memory_format: torch.memory_format = torch.preserve_format,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> Any:
-        """Make a batch on the CPU and put its tensors on ``device``, one after another."""
+        """Make a batch on the CPU and put its tensors on ``device``, one after another.
+
+        Those with four dimensions are put into ``memory_format`` before that.
+        """
+
+        def laid_out(one: torch.Tensor) -> torch.Tensor:
+            return one.contiguous(memory_format=memory_format) if one.dim() == 4 else one
+
         if torch.device(device).type == "meta":
-            return map_tensors(_on_meta, self._shapes(size))
-        return map_tensors(lambda one: one.to(device), self.make_batch(size))
+            with ThreadPoolExecutor(1) as aside:  # where no mode follows what happens to tensors
+                shapes = aside.submit(lambda: map_tensors(laid_out, self._shapes(size))).result()
+            return map_tensors(_on_meta, shapes)
+        return map_tensors(lambda one: laid_out(one).to(device), self._made(size))
+
+    def _made(self, size: int) -> Any:
+        try:
+            return self.make_batch(size)
+        except Exception as error:
+            raise ValueError(f"make_batch({size}) raised {error!r}") from error
 
     def _shapes(self, size: int) -> Any:
         """Make a batch of which shapes are wanted: one that is too large for a host without its values."""
@@ -215,7 +231,7 @@ class OwnStep:
                 if bytes_of(tensors_in(self.make_batch(FEW))) / FEW * size > MOST_ON_HOST_BYTES:
                     with torch.device("meta"):
                         return self.make_batch(size)
-        return self.make_batch(size)
+        return self._made(size)
 
 
 def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
