@@ -59,7 +59,8 @@ def hidden_matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], li
         last = next((one for one in reversed(list(model.modules())) if isinstance(one, nn.Linear)), None)
     ends = [one for one in model.modules() if isinstance(one, nn.Embedding) or one is last]
     outer = {id(parameter) for one in ends for parameter in one.parameters()}
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             hidden = parameter.ndim == 2 and id(parameter) not in outer

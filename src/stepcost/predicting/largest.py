@@ -10,6 +10,7 @@ import torch
 
 from stepcost.catalog.cards import Card
 from stepcost.catalog.language_models import language_config, most_positions
+from stepcost.predicting.attention import attention_on
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import Trace, trace_run
@@ -100,7 +101,7 @@ def _most(
     @functools.cache
     def trace(number: int) -> Trace:
         changed: dict[str, Any] = {field: number}
-        return trace_run(replace(request, **changed))
+        return trace_run(replace(request, **changed), attention=attention_on(card, version))
 
     def search(room_bytes: int, guess: int) -> tuple[int, int | None]:
         def fits(number: int) -> bool:
