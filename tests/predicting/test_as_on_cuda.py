@@ -132,3 +132,28 @@ def test_the_norms_of_a_list_take_a_sum_for_each_chunk() -> None:
 def test_a_sort_takes_what_cub_asks_for(numbers: int, bits: int, expected: int) -> None:
     """One byte for one tile; else histograms, a look-back a tile, copies where it takes two passes."""
     assert sort_bytes(numbers, bits) == expected
+
+
+def test_a_root_mean_square_is_one_kernel() -> None:
+    """Output (4, 64) and an inverse root (4, 1) in float32; it keeps those for backward, and nothing else."""
+    rows, weight = torch.empty((4, 64), device="meta"), torch.empty(64, device="meta", requires_grad=True)
+
+    def run() -> Any:
+        return torch.nn.functional.rms_norm(rows, (64,), weight)
+
+    assert taken(run) == [1024, 16]
+
+
+def test_what_a_checkpoint_sums_again_is_not_summed_in_place() -> None:
+    """Autograd writes over a gradient that nobody else holds; a recorded sum has memory of its own."""
+    left, right = (torch.empty((4, 64), device="meta") for _ in range(2))
+
+    def unrecorded() -> Any:
+        with torch.no_grad():
+            return left * 1 + right
+
+    def recorded() -> Any:
+        return left.requires_grad_() * 1 + right
+
+    assert taken(unrecorded) == [1024]
+    assert taken(recorded) == [1024, 1024, -1024]

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stepcost.predicting.as_on_cuda import as_on_cuda
 from stepcost.predicting.attention import Attention
 from stepcost.predicting.rules import RULES
-from stepcost.predicting.tape import Tape
+from stepcost.predicting.tape import ALLOC, Tape
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 OPERATORS = {
@@ -111,3 +111,29 @@ def test_where_no_kernel_is_left_one_line_says_why() -> None:
     ):
         taken(dtype=FP32)
     assert "\n" not in str(raised.value)
+
+
+def test_without_gradients_nothing_is_kept_for_them() -> None:
+    """The logarithms of the sums, 4 bytes for each of 2 x 4 x 128 queries, are made for backward alone."""
+    query = torch.empty(2, 4, 128, 64, device="meta", requires_grad=True)
+    made: list[list[int]] = []
+    for grad in (True, False):
+        tape = Tape(RULES)
+        with (
+            as_on_cuda(tape, Attention(capability=(9, 0), version=(2, 11))),
+            tape,
+            torch.set_grad_enabled(grad),
+        ):
+            scaled_dot_product_attention(query, query, query)
+            made.append([size for action, _, size in tape.events if action == ALLOC])
+    assert made[0][:2] == [262_144, 4096]
+    assert 4096 not in made[1]
+
+
+def test_no_key_at_all_is_for_products() -> None:
+    """Fused kernels take no sequence of length 0."""
+    query, key = (torch.empty(2, 4, size, 64, dtype=BF16, device="meta") for size in (8, 0))
+    tape = Tape(RULES)
+    with as_on_cuda(tape), tape, Seen() as seen:
+        scaled_dot_product_attention(query, key, key)
+    assert OPERATORS["math"] in seen.names

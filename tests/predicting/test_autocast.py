@@ -189,3 +189,41 @@ def test_autocast_of_the_processor_is_refused() -> None:
 
     with pytest.raises(ValueError, match="enters autocast of the CPU"):
         traced(run)
+
+
+def test_a_view_or_a_result_is_no_weight() -> None:
+    """What needs a gradient but is no leaf is cast each time: it may change."""
+    weight = nn.Parameter(meta(64, 64))
+
+    def run() -> Any:
+        doubled = weight * 2
+        with torch.autocast("cuda", BF16):
+            x = meta(2, 64, dtype=BF16)
+            return x @ doubled, x @ doubled
+
+    assert traced(run)[1].count(8192) == 2
+
+
+def test_a_softmax_of_fp16_makes_fp32_at_once() -> None:
+    """(4, 64) in fp32 is 1,024 bytes; no copy of the input is made."""
+    scores = meta(4, 64, dtype=FP16)
+
+    def run() -> Any:
+        with torch.autocast("cuda", FP16):
+            return scores.softmax(-1), functional.log_softmax(scores, -1)
+
+    assert traced(run)[1] == [1024, 1024]
+
+
+def test_transformers_can_switch_it_off_for_a_moment() -> None:
+    """Its own context manager leaves meta tensors alone, and would compute rotary embeddings in bf16 here."""
+    generic = pytest.importorskip("transformers.utils.generic", reason="transformers is not installed")
+    if not hasattr(generic, "maybe_autocast"):
+        pytest.skip("this transformers has no maybe_autocast")
+
+    def run() -> torch.dtype:
+        x = meta(4, 4)
+        with torch.autocast("cuda", BF16), generic.maybe_autocast(device_type=x.device.type, enabled=False):
+            return (x @ x).dtype
+
+    assert traced(run)[0] == FP32
