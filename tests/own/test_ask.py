@@ -238,7 +238,7 @@ WRONG = {
         {},
     ),
     "cannot be traced: the step asks for the value of a tensor \\(\\) of float32": (
-        (Linear(), rows, lambda model, batch: model(batch[0]).sum() * batch[0].sum().item()),
+        (Linear(), rows, lambda model, batch: model(batch[0]).sum() * model(batch[0]).sum().item()),
         {},
     ),
 }

@@ -227,3 +227,18 @@ def test_transformers_can_switch_it_off_for_a_moment() -> None:
             return (x @ x).dtype
 
     assert traced(run)[0] == FP32
+
+
+def test_asking_torch_starts_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a GPU, fake tensors would allocate on it; they are not let to."""
+
+    def start(device: torch.device) -> None:
+        raise AssertionError(f"CUDA is started on {device}")
+
+    monkeypatch.setattr("torch._subclasses.fake_tensor.init_gpu_context", start)
+
+    def run() -> Any:
+        with torch.autocast("cuda", BF16):
+            return meta(4, 4) @ meta(4, 4)
+
+    assert traced(run)[0].dtype == BF16

@@ -258,6 +258,7 @@ def test_predicting_neither_needs_pytest_nor_starts_cuda() -> None:
         "from stepcost.request import Request\n"
         "from stepcost.predicting import predict\n"
         "predict(Request(model='small-cnn', optimizer='adam', batch_size=4))\n"
+        "predict(Request(model='small-cnn', optimizer='adam', batch_size=4, precision='bf16'))\n"
         "assert 'pytest' not in sys.modules\n"
         "assert not torch.cuda.is_initialized()\n"
     )

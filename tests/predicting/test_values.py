@@ -148,3 +148,14 @@ def test_memory_that_nobody_wrote_to_has_no_values() -> None:
             count.item()
         count.fill_(7)
         assert count.item() == 7
+
+
+def test_a_mask_of_floats_answers_too() -> None:
+    """Made of ones, so it is full; an update of a list of tensors makes it unknown."""
+    on_cuda, tape = tracing()
+    with on_cuda, tape:
+        mask = torch.ones(2, 6, device="meta")
+        assert mask.bool().sum() == mask.numel()
+        torch._foreach_mul_([mask], 2.0)
+        with pytest.raises(ValueError, match="asks for the value"):
+            mask.bool().all().item()

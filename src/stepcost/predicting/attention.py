@@ -15,14 +15,14 @@ import torch
 from stepcost.catalog.cards import Card
 from stepcost.predicting.attention_kernels import Asked, run_cudnn, run_efficient, run_flash, run_math
 from stepcost.predicting.torch_versions import (
+    ATTENTION_OF_2_15,
     CUDNN_ATTENTION_FIRST,
     CUDNN_DROPOUT_IN_16THS,
-    EFFICIENT_ATTENTION_GROUPS,
     Version,
 )
 
 HALVES = (torch.float16, torch.bfloat16)
-FLASH_MOST_FEATURES, CUDNN_MOST_FEATURES, CUDNN_192_TO_128 = 256, 128, (192, 128)
+FLASH_MOST_FEATURES, CUDNN_MOST_FEATURES, CUDNN_192_TO_128, CUDNN_256 = 256, 128, (192, 128), (256, 256)
 Capability = tuple[int, int]
 
 
@@ -84,6 +84,10 @@ class Attention:
             f"{'.'.join(map(str, self.capability))}"
         )
 
+    @property
+    def _newest(self) -> bool:
+        return self.version >= ATTENTION_OF_2_15
+
     def _takes_half(self, asked: Asked) -> bool:
         """Whether query, key and value are of one of the halves that this card computes with."""
         halves = HALVES if self.capability >= (8, 0) else HALVES[:1]
@@ -93,7 +97,7 @@ class Attention:
         """``can_use_cudnn_attention``, for cuDNN from 9.14 on."""
         if not (
             (8, 0) <= self.capability <= (12, 1)
-            and asked.is_dense(takes_groups=True, same_heads=False)
+            and asked.is_dense(takes_groups=True, takes_one_head=self._newest, same_heads=False)
             and self._takes_half(asked)
             and _fits(asked.mask, asked)
             and (self.version < CUDNN_DROPOUT_IN_16THS or asked.dropout * 16 == int(asked.dropout * 16))
@@ -101,9 +105,11 @@ class Attention:
         ):
             return False
         features = asked.query.shape[-1], asked.value.shape[-1]
-        few = max(features) <= CUDNN_MOST_FEATURES or (
-            self.capability in ((9, 0), (10, 0)) and features == CUDNN_192_TO_128
-        )
+        few = max(features) <= CUDNN_MOST_FEATURES
+        if self.capability == (9, 0) or self.capability[0] == 10:
+            few = few or features == CUDNN_192_TO_128
+            if self._newest:
+                few = few or features == CUDNN_256 or (max(features) <= CUDNN_256[0] and not asked.keeps_sums)
         long_enough = asked.key.shape[2] > 1 and not (asked.dropout and asked.query.shape[2] == 1)
         return few and features[0] % 8 == features[1] % 8 == 0 and long_enough
 
@@ -111,7 +117,8 @@ class Attention:
         """``can_use_flash_attention``."""
         if asked.mask is not None or not (8, 0) <= self.capability <= (12, 1):
             return False
-        if not asked.is_dense(takes_groups=True) or not self._takes_half(asked):
+        dense = asked.is_dense(takes_groups=True, takes_one_head=self._newest)
+        if not dense or not self._takes_half(asked):
             return False
         features = {one.shape[-1] for one in asked.tensors}
         size = max(features)
@@ -124,8 +131,8 @@ class Attention:
 
     def efficient_can(self, asked: Asked) -> bool:
         """``can_use_mem_efficient_attention``."""
-        groups = self.version >= EFFICIENT_ATTENTION_GROUPS
-        if not asked.is_dense(takes_groups=groups, ignores_single=False):
+        groups = self._newest
+        if not asked.is_dense(takes_groups=groups, takes_one_head=groups, ignores_single=False):
             return False
         is_half = asked.query.dtype in HALVES
         if self.capability >= (8, 0):

@@ -38,16 +38,27 @@ class Asked:
         """Whether a backward pass will need the logarithms of the sums."""
         return torch.is_grad_enabled() and any(one.requires_grad for one in self.tensors)
 
-    def is_dense(self, *, takes_groups: bool, same_heads: bool = True, ignores_single: bool = True) -> bool:
-        """Say whether shapes and strides are what all fused kernels ask for."""
+    def is_dense(
+        self,
+        *,
+        takes_groups: bool,
+        takes_one_head: bool,
+        same_heads: bool = True,
+        ignores_single: bool = True,
+    ) -> bool:
+        """Say whether shapes and strides are what all fused kernels ask for.
+
+        ``takes_one_head`` of key and value for all of the query, unasked; ``same_heads`` of key and value.
+        """
         query, key, value = self.tensors
         if not all(one.dim() == 4 for one in self.tensors):
             return False
         of_query, of_key, of_value = (one.shape[1] for one in self.tensors)
         if takes_groups and self.grouped:
-            heads_fit = of_key == of_value and of_query % of_key == 0
+            divides = of_query % of_key == of_query % of_value == 0
+            heads_fit = divides and (of_key == of_value or not same_heads)
         else:
-            heads_fit = not same_heads or of_query == of_key == of_value
+            heads_fit = of_query == of_key == of_value or (takes_one_head and of_key == of_value == 1)
         strides_fit = all(one.stride(-1) == 1 for one in self.tensors)
         strides_fit = strides_fit or (ignores_single and query.shape[-1] == 1)
         return (

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -80,8 +82,15 @@ def plan_of(function: Any, leaves: list[Any], spec: Any, lower: torch.dtype) -> 
             made = function(*args, **kwargs)
         return watch.casts, made[0] if isinstance(made, (tuple, list)) else made
 
-    # Fused attention would ask the driver which card there is; products are cast as it is.
-    neutral = without(AUTOCAST, ON_CUDA), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FakeTensorMode()
+    # Fused attention would ask the driver which card there is; products are cast as it is. And where there is
+    # a card, fake tensors would start CUDA in this process, for a backward pass that is never run.
+    neutral: tuple[Any, ...] = (
+        without(AUTOCAST, ON_CUDA),
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        mock.patch.object(fake_tensor, "init_gpu_context"),
+        FakeTensorMode(),
+    )
     with _disable_current_modes(), contextlib.ExitStack() as stack:
         for one in neutral:
             stack.enter_context(one)

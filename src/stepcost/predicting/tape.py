@@ -155,6 +155,7 @@ class Tape(TorchDispatchMode):
         if rule is not None and _is_on_meta(args):
             return rule(self, func, *args, **kwargs)
         if args and isinstance(args[0], (list, tuple)) and _updates_lists(func, args[0]):
+            self.values.forget(args)
             return None
         if is_asked(func, args, kwargs):
             # What an optimizer asks of weights it computes with, and takes no other memory for.

@@ -29,10 +29,11 @@ As an H100 chose with 2.11; its wheels of CUDA 13 have cuDNN 9.15.1 or later, wh
 """
 CUDNN_DROPOUT_IN_16THS: Version = (2, 12)
 """From this torch on cuDNN's attention takes multiples of 1/16 as dropout, and no other (pytorch #174245)."""
-EFFICIENT_ATTENTION_GROUPS: Version = (2, 15)
-"""From this torch on memory-efficient attention takes heads that are shared (pytorch #191085).
+ATTENTION_OF_2_15: Version = (2, 15)
+"""From this torch on efficient attention takes heads that are shared (pytorch #191085), all fused kernels
+one head for all, and cuDNN's 256 features on Hopper: by the headers and messages of its wheel.
 
-By the date of the change; with 2.11 an H100 took products there.
+With 2.11 an H100 took products where heads are shared.
 """
 
 

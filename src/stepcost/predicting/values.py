@@ -1,7 +1,7 @@
-"""Real values of small tensors beside the meta ones: models ask whether a mask is full, or where it is set.
+"""Real values of small tensors beside the meta ones: models ask whether a mask is full, or where it is.
 
-Integers, bools and single floats that are made in the step, or are of the batch, are computed on the CPU too.
-They are kept by storage, so that views see what is written through others.
+What is made of numbers or of the batch is computed on the CPU too, as far as it does not depend on weights.
+It is kept by storage, so that views see what is written through others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 aten = torch.ops.aten
-MOST_ELEMENTS = 1 << 22
+MOST_ELEMENTS, MOST_FLOATS = 1 << 22, 1 << 20
 """Values of larger tensors are not kept: they would cost time, and nobody asked for one yet."""
 SHAPED_BY_VALUES = (
     aten.nonzero.default,
@@ -128,6 +128,12 @@ class Values:
         if own is not None and own.data_ptr() != values.data_ptr():
             own.copy_(values)
 
+    def forget(self, tensors: Any) -> None:
+        """Take note that lists of tensors are overwritten with what is not known."""
+        for one in tree_flatten(tensors)[0]:
+            if isinstance(one, torch.Tensor):
+                self._known.pop(one.untyped_storage()._cdata, None)
+
     def _computed(self, func: Any, leaves: list[Any], spec: Any) -> torch.Tensor | None:
         """Run ``func`` on the values of its arguments; ``None`` where one is unknown or it cannot be run."""
         real = []
@@ -164,9 +170,7 @@ def is_asked(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def _is_kept(made: Any) -> bool:
-    """Say whether values of this are kept: of integers and bools that are not many, or a single number."""
+    """Say whether values of this are kept where they are known: of a tensor that is not large."""
     if not isinstance(made, torch.Tensor) or not made.is_meta:
         return False
-    if made.is_floating_point() or made.is_complex():
-        return made.numel() == 1 and not made.requires_grad
-    return 0 < made.numel() <= MOST_ELEMENTS
+    return 0 < made.numel() <= (MOST_FLOATS if made.is_floating_point() else MOST_ELEMENTS)
