@@ -53,9 +53,18 @@ def test_an_operator_of_ones_own_shows_what_it_is_made_of(summed: Any) -> None:
         assert events_of(lambda: given.exp() + given) == [512]  # as autograd sums gradients
 
 
+def test_a_number_that_a_kernel_hands_on_as_a_tensor_takes_nothing() -> None:
+    """A remainder by a number is made of one by a tensor, which is on the CPU."""
+    words = torch.empty(128, dtype=torch.int64, device="meta")
+    assert events_of(lambda: words % 3) == [1024]
+    assert events_of(lambda: words[0].bfloat16() % 0.5) == [2, 2, -2]
+    assert events_of(lambda: words[0].bfloat16() * 0.5) == [2, 2, -2]
+
+
 def test_an_expanded_index_is_copied() -> None:
-    """Words that are expanded over a batch are copied before rows are taken, in torch's one kernel for all."""
-    table, words = torch.empty((2, 16), device="meta"), torch.empty((1, 3), dtype=torch.int64, device="meta")
+    """Words that are expanded over a batch are copied before rows are taken."""
+    table = torch.empty((2, 16), device="meta")
+    words = torch.empty((1, 3), dtype=torch.int64, device="meta")
     assert events_of(lambda: aten.embedding(table, words.expand(8, 3)))[-3:] == [
         8 * 3 * 8,
         8 * 3 * 64,
