@@ -245,6 +245,24 @@ def test_muon_and_adamw_step_as_torchs_do():
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
+def test_state_that_is_loaded_is_used():
+    """Put back to its start, both parts step as new ones do: a warm-up can be undone."""
+    model = Words()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = build_optimizer("muon", model)
+    new, ended = optimizer.state_dict(), []
+    for _ in range(2):
+        for step in range(3):
+            optimizer.zero_grad()
+            model(torch.arange(12) + step).square().mean().backward()
+            optimizer.step()
+        ended.append([parameter.detach().clone() for parameter in model.parameters()])
+        model.load_state_dict(start)
+        optimizer.load_state_dict(new)
+    assert all(torch.equal(*pair) for pair in zip(*ended, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="Muon came with torch 2.9")
 def test_muon_without_a_matrix_is_refused():
     """A model whose only matrix is its last layer has nothing for Muon: one line that names what to take."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 4))

@@ -61,5 +61,6 @@ def test_each_optimizer_is_predicted_as_it_steps(name: str) -> None:
     for field in ("parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "optimizer_scalar_bytes"):
         assert getattr(cost.reading, field) == counted[field], field
     assert not torch.equal(real.hidden.weight, model.hidden.weight)
-    assert cost.reading.ledger is not None
-    assert cost.reading.ledger.optimizer_state_bytes >= counted["optimizer_state_bytes"]
+    held = cost.reading.ledger.optimizer_state_bytes if cost.reading.ledger else None
+    assert held is not None
+    assert held >= counted["optimizer_state_bytes"]  # each tensor rounded up

@@ -32,8 +32,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._adamw = torch.optim.AdamW(others, lr=lr) if others else None
         self._both = [one for one in (self._muon, self._adamw) if one is not None]
         self.param_groups = [group for one in self._both for group in one.param_groups]
-        for one in self._both:  # what a parameter keeps is found here, whichever of them keeps it
-            one.state = self.state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -42,7 +40,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for one in self._both:
+        for one, group in zip(self._both, self.param_groups, strict=True):
+            # Rates and state are the ones here, also after they were loaded.
+            one.param_groups, one.state = [group], self.state
             one.step()
         return loss
 
