@@ -51,7 +51,7 @@ class Trace:
     """Allocation id to what is known to live there."""
     owners: dict[int, Owner] = field(default_factory=dict)
     """Allocation id to the module in whose forward it was made."""
-    counted: dict[str, int] = field(default_factory=dict)
+    counted: dict[str, Any] = field(default_factory=dict)
     """What ``count_step`` counts of the tensors: not rounded."""
     uncompared: frozenset[str] = frozenset()
     """Operators, by name and dtype, whose allocations were never compared with a GPU's."""
