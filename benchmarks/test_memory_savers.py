@@ -100,7 +100,7 @@ def keeps_the_inputs_of_blocks(saved, without, model):
 
 
 def is_in(module, block):
-    """Whether a path is that of a block or in it: ``layers.0.fc1`` and ``layers.*.fc1`` are in ``layers.*``."""
+    """Whether a path is that of a block or below: ``layers.0.fc1`` and ``layers.*.fc1`` are in ``layers.*``."""
     parts, wanted = module.split("."), block.split(".")
     return len(parts) >= len(wanted) and all(
         part == want or (want == "*" and part.isdecimal()) for part, want in zip(parts, wanted, strict=False)
@@ -159,4 +159,4 @@ RULES = {
     "8-bit": keeps_a_byte_a_number,
     "lora": trains_what_it_adds,
 }
-"""What each way to save memory must do, by its name in the catalog: of a step with it, one without, the model."""
+"""What must hold of a step with each way to save memory and one without, of that model; by its name."""
