@@ -100,7 +100,7 @@ def keeps_the_inputs_of_blocks(saved, without, model):
 
 
 def is_in(module, block):
-    """Whether a path is that of a block or below: ``layers.0.fc1`` and ``layers.*.fc1`` are in ``layers.*``."""
+    """Whether a path is that of a block or below it: ``layers.0.fc`` and ``layers.*.fc`` in ``layers.*``."""
     parts, wanted = module.split("."), block.split(".")
     return len(parts) >= len(wanted) and all(
         part == want or (want == "*" and part.isdecimal()) for part, want in zip(parts, wanted, strict=False)

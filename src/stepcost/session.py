@@ -33,9 +33,8 @@ NUM_CLASSES_EXPECTED = 10
 CPU_STUDY_S = 30.0
 """A model whose training runs take longer than this on the CPU is not trained there."""
 
-LOSSES_STEPS, LOSSES_BATCH, LOSSES_SEQUENCE = 3, 2, 64
-"""Steps, examples and tokens of which losses are compared in fp64: what the first step changed is seen in the
-second, and what the optimizer kept of it in the third."""
+LOSSES_STEPS, LOSSES_BATCH, LOSSES_SEQUENCE = 2, 2, 32
+"""Steps, examples and tokens of which losses are compared in fp64: the second shows what the first did."""
 CPU_LOSSES_PARAMETERS = 200_000_000
 """Models with more parameters than this take no steps in fp64 on the CPU."""
 
