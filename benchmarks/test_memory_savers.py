@@ -13,8 +13,8 @@ rounds each up to 512 bytes, and of a block that it finds leaves up to 1 MiB uns
 LOSSES_AGREE = 1e-9
 """Largest relative difference of a step's loss from the plain step's, both in fp64."""
 SMALLEST_IN_8_BITS, BLOCK, LEVELS = 4096, 256, 256
-"""An 8-bit optimizer leaves tensors of fewer elements in 32 bits; of the others so many share a scale, and all
-of a kind share the table of what so many values stand for (bitsandbytes, ``Optimizer2State.init_state``)."""
+"""An 8-bit optimizer leaves tensors of fewer elements in 32 bits; of the others so many share a scale, and
+all of a kind the table of what so many values stand for (bitsandbytes, ``Optimizer2State.init_state``)."""
 
 
 def test_step_with_each_saver(step_of, with_saver, saver_or_plain):
@@ -127,7 +127,7 @@ def needs_no_temporaries(saved, without, model):
 
 
 def keeps_a_byte_a_number(saved, without, model):
-    """State is a quarter but for small tensors, with a scale of 4 bytes a block and one table of the levels."""
+    """State is a quarter, but for small tensors, with 4 bytes of scale a block and a table of the levels."""
     trained = saved.trainable_parameter_bytes - saved.without_gradient_bytes
     if model.dtypes != ("float32",) or trained != model.parameter_bytes:
         pytest.skip("the rule is of a model in float32 all of whose parameters are trained")
