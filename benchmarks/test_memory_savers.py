@@ -23,7 +23,9 @@ def test_step_with_each_saver(step_of, with_saver, saver_or_plain):
     if reading.fits is False:
         pytest.skip(f"an answer without bytes: {reading.reason}")
     assert reading.gradient_bytes == reading.trainable_parameter_bytes - reading.without_gradient_bytes
-    assert reading.ledger is None or reading.ledger.allocated_bytes == reading.peak_allocated_bytes
+    if reading.ledger is not None:
+        assert reading.ledger.allocated_bytes == reading.peak_allocated_bytes
+        assert reading.ledger.parameter_bytes >= reading.parameter_bytes, "rounded up to 512 bytes a tensor"
 
 
 def test_largest_batch_with_each_saver(predicted_largest_batch, with_saver, saver_or_plain):

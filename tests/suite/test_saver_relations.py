@@ -155,6 +155,24 @@ def test_weights_that_are_not_halved_are_caught(monkeypatch):
         ask("pure-bf16")
 
 
+def test_a_parameter_in_another_part_of_the_ledger_is_caught():
+    """Weights in another memory format are parameters still; where some pass for workspace, it turns red."""
+    asked = PLAIN | {"model": "small-cnn", "channels_last": True}
+    reading = measure(**asked)
+    ledger = replace(
+        reading.ledger,
+        parameter_bytes=reading.ledger.parameter_bytes - 100_000,
+        workspace_bytes=reading.ledger.workspace_bytes + 100_000,
+    )
+
+    def ask_step(found):
+        savers.test_step_with_each_saver(lambda *_, **__: found, lambda _: asked, "channels-last")
+
+    ask_step(reading)
+    with pytest.raises(AssertionError, match="rounded up to 512"):
+        ask_step(replace(reading, ledger=ledger))
+
+
 READING = SimpleNamespace(
     trainable_parameter_bytes=4 * 10_100,
     without_gradient_bytes=0,
