@@ -174,6 +174,7 @@ def test_a_parameter_in_another_part_of_the_ledger_is_caught():
 
 
 READING = SimpleNamespace(
+    trainable_parameters=10_100,
     trainable_parameter_bytes=4 * 10_100,
     without_gradient_bytes=0,
     optimizer_state_bytes=2 * 4 * 10_100,
@@ -187,9 +188,7 @@ EIGHT_BIT = 2 * (10_000 + 4 * 100 + 4 * 40 + 4 * 256)
 )
 def test_8_bit_state_is_held_to_the_byte(state_bytes, holds):
     """State of a byte a number, with scales and tables, holds; a byte more, or fp32, turns the rule red."""
-    model = SimpleNamespace(
-        dtypes=("float32",), parameter_bytes=4 * 10_100, parameter_shapes=((100, 100), (100,))
-    )
+    model = SimpleNamespace(parameter_shapes=((100, 100), (100,)))
     saved = SimpleNamespace(**vars(READING) | {"optimizer_state_bytes": state_bytes})
     if holds:
         savers.keeps_a_byte_a_number(saved, READING, model)
