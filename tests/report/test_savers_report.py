@@ -9,6 +9,7 @@ from stepcost.report.compare.matching import identity
 from stepcost.report.first_lines import first_lines
 from stepcost.report.load import Run
 from stepcost.report.page.drawing import Plot
+from stepcost.report.page.headline import four_figures
 from stepcost.report.page.plots_savers import memory_by_saver
 from stepcost.report.terminal import print_answers
 from tests.report.handmade import NET, answer, cell
@@ -182,8 +183,12 @@ def test_the_plot_has_a_bar_for_each_with_its_time():
 
 def test_a_run_of_this_question_alone_opens_with_its_plain_step():
     """The first line is of the plain step, whatever the others take."""
-    (line, *_) = first_lines(ROWS, {}, "net")
-    assert line.startswith("Adam, batch 8: 1.50 GB")
+    searched = [largest("pure-bf16", largest_batch=180), largest("plain", largest_batch=90)]
+    line, more = first_lines([*PREDICTED, *searched], {}, "net")
+    assert line.startswith("Adam, batch 8: 1.50 of 85.0 GB")
+    assert more == "largest batch 90 (Adam, predicted for h100-80gb)"
+    figures = {one.label: one.value for one in four_figures(run_of([*PREDICTED, *searched]))}
+    assert figures["Largest batch"] == "90"
 
 
 def test_the_table_goes_on_below_where_a_terminal_ends(monkeypatch):

@@ -140,7 +140,6 @@ def trace_steps(
                     step(batch, tape.after)
                 tape.mark(STEP_DONE)
                 tape.know(GRADIENT, (parameter.grad for parameter in model.parameters()))
-                tape.know(PARAMETER, model.parameters())  # another memory format made new ones
                 tape.know(
                     STATE, (value for state in step.optimizer.state.values() for value in state.values())
                 )
