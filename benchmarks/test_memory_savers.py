@@ -118,6 +118,7 @@ def peaks_as_one_micro_batch(saved, micro, model):
     above = saved.phase_peak_bytes["forward"] - micro.phase_peak_bytes["forward"]
     more = f"forward peaks {above:,} bytes higher, the gradients are {saved.gradient_bytes:,}"
     assert abs(above - saved.gradient_bytes) <= room(micro), more
+    assert abs(saved.activation_bytes - micro.activation_bytes) <= room(micro)
     assert saved.peak_allocated_bytes <= micro.peak_allocated_bytes + saved.gradient_bytes + room(micro)
 
 
