@@ -32,13 +32,20 @@ def test_ledger_adds_up(measure_fitting, optimizer, settings):
     assert ledger.allocated_bytes + ledger.slack_bytes + ledger.context_bytes == reading.process_bytes
 
 
-def test_state_follows_the_update_rule(measure_fitting, optimizer, settings):
+def test_state_follows_the_update_rule(measure_fitting, model, optimizer, settings):
     """2b. Does each optimizer keep exactly the tensors its update rule needs?"""
-    if optimizer.state_tensors is None:
-        pytest.skip(f"the update rule of {optimizer.name} is not declared: a row in the catalog declares it")
+    if optimizer.state_tensors is None and optimizer.state_rule is None:
+        pytest.skip(f"what {optimizer.name} keeps of a shape is not declared: {optimizer.rule}")
     reading = measure_fitting(optimizer=optimizer.name, batch_size=settings.optimizer_batch_size)
     trained_bytes = reading.trainable_parameter_bytes - reading.without_gradient_bytes
-    assert reading.optimizer_state_bytes == optimizer.state_tensors * trained_bytes
+    if optimizer.state_rule is None:
+        assert reading.optimizer_state_bytes == optimizer.state_tensors * trained_bytes
+        return
+    if trained_bytes != reading.parameter_bytes or reading.parameters != model.parameters:
+        pytest.skip(f"what {optimizer.name} keeps goes by shape, and other parameters than the model's train")
+    element_bytes = reading.parameter_bytes // reading.parameters
+    expected = optimizer.state_rule(model.parameter_shapes, element_bytes)
+    assert reading.optimizer_state_bytes == expected
 
 
 def test_more_state_means_a_higher_peak(measure_fitting, settings):

@@ -134,7 +134,7 @@ def tracked_peak_bytes(request: Request) -> int | None:
             return None
         step = TrainingStep(
             model=model.train(),
-            optimizer=build_optimizer(request.optimizer, model.parameters()),
+            optimizer=build_optimizer(request.optimizer, model),
             objective=classify,
         )
         side = request.image_size or 0

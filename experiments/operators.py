@@ -20,7 +20,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from experiments.operator_cases import CASES, Case, hugging_face, vision
+from experiments.operator_cases import Case, hugging_face, vision
+from experiments.operator_probes import CASES
 
 WARM_UP_STEPS = 2
 

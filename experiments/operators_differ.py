@@ -19,7 +19,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from experiments.operator_cases import CASES, Case
+from experiments.operator_cases import Case
+from experiments.operator_probes import CASES
 from experiments.operators import spec_of
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting.simulate import simulate

@@ -57,7 +57,7 @@ def record_run(request: Request) -> History:
     batch = workload.batch(request.batch_size, device)
     recorder.mark("batch")
     training_step = TrainingStep(
-        model=built, optimizer=build_optimizer(request.optimizer, built.parameters()), objective=classify
+        model=built, optimizer=build_optimizer(request.optimizer, built), objective=classify
     )
     counters: dict[str, int] = {}
     for step in range(STEPS):

@@ -20,7 +20,7 @@ IDENTITY = tuple(fields_of(Machine))
 
 def header_lines(session: Session) -> list[str]:
     """Return lines that name machine, model, data and engines, and what a reader must know of them."""
-    machine, settings, data = session.machine, session.settings, session.dataset
+    machine, settings = session.machine, session.settings
     lines = [
         f"stepcost: {_device_line(machine, settings.card)}",
         f"stepcost: torch {machine.torch}, torchvision {machine.torchvision}, "
@@ -28,12 +28,22 @@ def header_lines(session: Session) -> list[str]:
         f"stepcost: model {session.model.name}, {session.model.parameters:,} parameters; "
         f"{_shape(session)}; optimizers {', '.join(settings.optimizers)}; "
         f"batch sizes {', '.join(map(str, settings.batch_sizes))}",
-        f"stepcost: data set {data.name}, {len(data.train_images):,} + {len(data.test_images):,} images "
-        f"({data.source}); {counted(settings.epochs, 'epoch')}, engine {session.study_engine}, "
-        f"{settings.batch_optimizer}, seeds {', '.join(map(str, settings.seeds))}"
-        f"{'; last partial batches left out' if settings.drop_last else ''}",
+        f"stepcost: {_training_line(session)}",
     ]
     return lines + [f"stepcost: note: {note}" for note in notes(session)]
+
+
+def _training_line(session: Session) -> str:
+    """Say what questions 3b to 3d train on, and how."""
+    settings, data = session.settings, session.dataset
+    if session.model.kind != IMAGES:
+        return f"no data set: {session.model.name} takes no images, so that no accuracy is asked for"
+    return (
+        f"data set {data.name}, {len(data.train_images):,} + {len(data.test_images):,} images "
+        f"({data.source}); {counted(settings.epochs, 'epoch')}, engine {session.study_engine}, "
+        f"{settings.batch_optimizer}, seeds {', '.join(map(str, settings.seeds))}"
+        f"{'; last partial batches left out' if settings.drop_last else ''}"
+    )
 
 
 def _shape(session: Session) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, replace
 from typing import Any
 
 import cloudpickle
@@ -13,6 +13,8 @@ from torch import nn
 
 from stepcost import jobs
 from stepcost.catalog.cards import find_card
+from stepcost.catalog.kinds import IMAGES, OWN, TOKENS
+from stepcost.catalog.models import kind_of
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.cost import Cost
 from stepcost.failures import ChildFailed
@@ -20,7 +22,8 @@ from stepcost.measuring.measurements import Measurements
 from stepcost.predicting.prediction import predict_in_full
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.validation import validation_line
-from stepcost.request import Request
+from stepcost.request import BLOCKS, Request, step_words, without_images
+from stepcost.settings import FLAGS, whole
 from stepcost.workload import OwnStep, workload_of
 
 TIME_LIMIT_S = 300.0
@@ -29,6 +32,11 @@ VALIDATED_STEPS = "image classifiers in fp32"
 """What was trained in the runs that predictions were compared with."""
 BUILD = ("torch", "cudnn", "cuda", "driver", "compute_capability")
 """What bytes depend on, besides the card."""
+SIZES_OF = {IMAGES: ("image_size", "num_classes"), TOKENS: ("sequence_length",)}
+"""What says the size of the batch that a named model takes."""
+SIZES = (*SIZES_OF[IMAGES], *SIZES_OF[TOKENS])
+STEP = (*SIZES, "precision", "checkpoint", "accumulate", "channels_last", "attention", "lora")
+"""What can be said of a step, by the request's names."""
 MakeBatch = Callable[[int], Any]
 Loss = Callable[[Any, Any], torch.Tensor]
 OptimizerLike = str | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -43,23 +51,25 @@ def predict(
     batch_size: int,
     gpu: str | None = None,
     torch_version: str | None = None,
-    **classifier: int,
+    **step: Any,
 ) -> Cost:
     """Predict what a training step would hold on a GPU; needs no GPU and starts none.
 
     ``model`` is a module, ``make_batch(n)`` makes a batch of ``n`` on the CPU and ``loss(model, batch)``
-    computes a scalar from it; or ``model`` is a name in the catalog, with ``image_size`` and ``num_classes``
-    where they are not 32 and 10. ``optimizer`` is a name in the catalog or makes one over parameters. ``gpu``
-    is a card of the catalog; without one, workspaces and the process are left out. Neither the model nor
-    torch's random numbers are changed.
+    computes a scalar from it; or ``model`` is a name as the command takes it, with ``image_size`` and
+    ``num_classes`` where they are not 32 and 10, or ``sequence_length``. ``optimizer`` is a name in the
+    catalog or, for a module, makes one over parameters. Of either ``precision``, ``checkpoint`` (``True``, or
+    the name of a class), ``accumulate``, ``channels_last``, ``attention`` and ``lora`` say what the step is,
+    as the flags of these names do. ``gpu`` is a card of the catalog; without one, workspaces and the process
+    are left out. Neither the model nor torch's random numbers are changed.
 
     Raises ``ValueError`` with one line for what cannot be built, traced or predicted.
     """
     card = None if gpu is None else find_card(gpu)
-    request, own = _asked(model, make_batch, loss, optimizer, batch_size=batch_size, **classifier)
+    request, own = _asked(model, make_batch, loss, optimizer, batch_size=batch_size, **step)
     version = torch_version or installed_torch()
     line = validation_line(card, version_of(version))
-    if own is not None:
+    if own is not None or request.image_size is None or step_words(asdict(request)):
         line = f"{line} Those runs trained {VALIDATED_STEPS}; this step is another."
     with torch.random.fork_rng(devices=[]):
         found = predict_in_full(request, card, torch_version=version, workload=own)
@@ -80,7 +90,7 @@ def measure(
     optimizer: OptimizerLike,
     batch_size: int,
     device: str = "auto",
-    **classifier: int,
+    **step: Any,
 ) -> Cost:
     """Measure what a training step holds on a GPU of this machine, in a fresh process.
 
@@ -89,7 +99,7 @@ def measure(
     false. ``device`` is ``cuda:N``, or the first GPU. Raises ``ValueError`` with one line for what is wrong,
     also where there is no GPU, and ``MeasureError`` where the process dies or hangs.
     """
-    request, own = _asked(model, make_batch, loss, optimizer, batch_size=batch_size, **classifier)
+    request, own = _asked(model, make_batch, loss, optimizer, batch_size=batch_size, **step)
     measurements = Measurements(TIME_LIMIT_S)
     try:
         with measurements.worker(jobs.INSPECTION) as worker:
@@ -111,41 +121,63 @@ def measure(
 
 
 def _asked(
-    model: Any, make_batch: Any, loss: Any, optimizer: Any, *, batch_size: int, **classifier: int
+    model: Any, make_batch: Any, loss: Any, optimizer: Any, *, batch_size: int, **step: Any
 ) -> tuple[Request, OwnStep | None]:
     """Return the request, and the user's own step where live objects were given."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; it takes an integer from 1 on")
-    unknown = classifier.keys() - {"image_size", "num_classes"}
-    if unknown:
-        raise TypeError(f"unexpected argument {min(unknown)!r}")
+    asked = {name: _read(name, value) for name, value in step.items()}
     name = optimizer if isinstance(optimizer, str) else _name_of(optimizer)
     if isinstance(optimizer, str):
         find_optimizer(optimizer)
     if isinstance(model, str):
         if make_batch is not None or loss is not None:
             raise ValueError(
-                f"model {model!r} is a name, whose batch and loss are a classifier's; "
+                f"model {model!r} is a name, which says its batch and its loss; "
                 "with make_batch and loss it takes a torch.nn.Module"
             )
         if not isinstance(optimizer, str):
             raise ValueError(f"with {model!r}, the name of a model, the optimizer is a name too")
-        sizes: dict[str, Any] = classifier
-        return Request(model=model, optimizer=name, batch_size=batch_size, **sizes), None
+        kind = kind_of(model)
+        _refuse_sizes(asked, SIZES_OF.get(kind, ()), model)
+        request = Request(model=model, optimizer=name, batch_size=batch_size, **asked)
+        return without_images(request, kind), None
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is a {kind}; it takes a torch.nn.Module or a name in the catalog")
     if not (callable(make_batch) and callable(loss)):
         missing = "loss(model, batch)" if callable(make_batch) else "make_batch(n)"
         raise ValueError(f"{kind} needs two functions, make_batch(n) and loss(model, batch): no {missing}")
-    if classifier:
-        names = " and ".join(classifier)
-        raise ValueError(f"{names}: for a name in the catalog; make_batch says what a module takes")
+    _refuse_sizes(asked, (), kind)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{kind} has no trainable parameters: there is nothing to train")
     make = None if isinstance(optimizer, str) else optimizer
     own = OwnStep(model=model, make_batch=make_batch, loss=loss, make_optimizer=make)
-    return Request(model=kind, optimizer=name, batch_size=batch_size), own
+    request = Request(model=kind, optimizer=name, batch_size=batch_size, **asked)
+    return without_images(request, OWN), own
+
+
+def _read(name: str, value: Any) -> Any:
+    """Check what was said of the step; raises ``TypeError`` for what cannot be said of it."""
+    if name not in STEP:
+        raise TypeError(f"unexpected argument {name!r}")
+    if name == "channels_last":
+        if not isinstance(value, bool):
+            raise ValueError(f"channels_last is {value!r}; it takes True or False")
+        return value
+    if value is None or (name == "checkpoint" and value is False):
+        return None
+    read = FLAGS[name].read if name in FLAGS else whole(1)
+    assert read is not None
+    return read(name, BLOCKS if name == "checkpoint" and value is True else str(value))
+
+
+def _refuse_sizes(asked: dict[str, Any], takes: Collection[str], model: str) -> None:
+    """Refuse what says the size of another workload's batch."""
+    wrong = [name for name in SIZES if name in asked and name not in takes]
+    if wrong:
+        can = " and ".join(takes) or "none of these: make_batch says what it takes"
+        raise ValueError(f"{' and '.join(wrong)}: {model} takes {can}")
 
 
 def _name_of(make: Any) -> str:

@@ -15,7 +15,7 @@ from stepcost.catalog.kinds import TOKENS
 from stepcost.catalog.models import kind_of
 from stepcost.catalog.precisions import PRECISIONS
 from stepcost.price import price_of
-from stepcost.request import Request, without_images
+from stepcost.request import BLOCKS, Request, without_images
 from stepcost.settings import FLAGS, Flag, Reader, names_of, whole
 
 STEP_FLAGS = ("checkpoint", "accumulate", "channels_last", "attention", "lora")
@@ -29,9 +29,20 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as ``argparse`` does, and keep what was given."""
+        self._given = list(args or ())
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, and exit with `WRONG_REQUEST`."""
+        if "--checkpoint" in self._given[:-1] and "required" in message:
+            taken = self._given[self._given.index("--checkpoint") + 1]
+            message += (
+                f"; --checkpoint took {taken!r} for a class: for the blocks write --checkpoint={BLOCKS}"
+            )
         self.exit(WRONG_REQUEST, f"{self.prog}: {message}\n")
 
 
@@ -104,6 +115,11 @@ def _add_predict(commands: Any) -> None:
         "--largest-batch", action="store_true", help="also the largest batch that fits the card"
     )
     parser.add_argument(
+        "--longest-sequence",
+        action="store_true",
+        help="also the longest sequence that fits the card at the batch size, for language models",
+    )
+    parser.add_argument(
         "--activations", action="store_true", help="also which modules keep most for backward"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
@@ -151,6 +167,7 @@ def _predict(options: argparse.Namespace) -> int:
             torch_version=options.torch or installed_torch(),
             activations=options.activations,
             largest=options.largest_batch,
+            longest=options.longest_sequence,
         )
         for request, card in itertools.product(asked, cards)
     ]

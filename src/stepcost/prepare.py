@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -32,6 +33,8 @@ def prepare(model: nn.Module, request: Request) -> nn.Module:
     """
     if request.lora is not None:
         model = _with_adapters(model, request.model, request.lora)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"model {request.model!r} has no trainable parameters: there is nothing to train")
     if request.checkpoint is not None:
         _checkpoint(model, request)
     weights = PRECISIONS[request.precision].weights
@@ -50,7 +53,8 @@ def prepare(model: nn.Module, request: Request) -> nn.Module:
 def memory_format(request: Request) -> torch.memory_format:
     """Return the memory format in which the request's step takes images (N, C, H, W)."""
     last = request.channels_last or ENGINES[request.engine].channels_last
-    return torch.channels_last if last and request.image_size is not None else torch.contiguous_format
+    takes_none = request.image_size is None and request.sequence_length is not None
+    return torch.channels_last if last and not takes_none else torch.contiguous_format
 
 
 def batch_of(workload: Workload, request: Request, device: str | torch.device) -> Any:
@@ -92,6 +96,9 @@ def step_of(
 
 def _with_adapters(model: nn.Module, name: str, rank: int) -> nn.Module:
     """Freeze a model and give its layers adapters (LoRA, Hu et al. 2022), by ``peft``."""
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # which peft imports; it warns of a CPU's kernels
     try:
         from peft import LoraConfig, get_peft_model  # noqa: PLC0415 (an extra)
     except ImportError as error:

@@ -72,14 +72,17 @@ class Reading:
         follows="shapes",
     )
     optimizer_state_bytes: int | None = stored(
-        "bytes of the optimizer's state tensors that have the shape of their parameter",
+        "bytes of the optimizer's state tensors: of the shape of their parameter, factors of it (Adafactor), "
+        "scales of its blocks and the table of codes that all share (8-bit)",
         gated=True,
         follows="shapes",
     )
     optimizer_scalar_bytes: int | None = stored(
-        "bytes of the optimizer's other state tensors (step counters), wherever they live"
+        "bytes of the optimizer's state tensors of one number (step counters), wherever they live"
     )
-    input_bytes: int | None = stored("images and labels of one batch on the device", follows="shapes")
+    input_bytes: int | None = stored(
+        "tensors of one batch on the device: images and labels, tokens", follows="shapes"
+    )
     activation_bytes: int | None = stored(
         "allocated after the forward pass less allocated before it: kept for backward", gated=True
     )

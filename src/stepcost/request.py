@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stepcost.catalog.cards import Card
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.kinds import IMAGES, TOKENS
+from stepcost.catalog.precisions import emulated_on
 from stepcost.schema import REQUIRED, Count, stored
 
 ATTENTIONS = ("auto", "math", "efficient", "flash")
@@ -115,9 +117,17 @@ class Request:
             )
         if self.attention == "flash" and self.precision == "fp32":
             return "--attention flash: its kernels take bf16 or fp16; --precision bf16 casts to it"
-        if self.channels_last and self.image_size is None:
+        if self.channels_last and self.image_size is None and self.sequence_length is not None:
             return f"--channels-last: it orders images, and {self.model} takes none"
         return None
+
+
+def why_not_predicted_on(card: Card, request: Request) -> str | None:
+    """Say in one line why a request is not predicted for a card; ``None`` where it is."""
+    emulated = emulated_on(request.precision, card.compute_capability)
+    if emulated is None:
+        return None
+    return f"--precision {request.precision} is not predicted for {card.gpu}: {emulated}; fp16 it can do"
 
 
 def without_images(request: Request, kind: str) -> Request:
@@ -128,6 +138,14 @@ def without_images(request: Request, kind: str) -> Request:
     return replace(
         request, image_size=None, num_classes=None, sequence_length=length if kind == TOKENS else None
     )
+
+
+def example_of(fields: Mapping[str, Any]) -> str:
+    """Say what a batch is counted in, from the fields of a request or a stored row."""
+    if fields.get("sequence_length"):
+        return "sequence"
+    # Rows from before there were other workloads need not name their images.
+    return "image" if fields.get("image_size", "not named") else "example"
 
 
 def step_words(fields: Mapping[str, Any]) -> list[str]:

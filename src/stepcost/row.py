@@ -14,7 +14,7 @@ from stepcost.machine import Clocks, Machine, throttled
 from stepcost.reading import SCHEMA_VERSION, Reading
 from stepcost.request import Request
 from stepcost.schema import REQUIRED, Count, Field, Share, clean, fields_of, stored
-from stepcost.search import PredictedLargest, Search
+from stepcost.search import PredictedLargest, PredictedLongest, Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Derived:
         "the end of a run and a comparison name such rows"
     )
     largest_batch_at_full_speed: int | None = stored(
-        "of the batch sizes that a search tried, the largest within 5 % of the best images per second"
+        "of the batch sizes that a search tried, the largest within 5 % of the best rate"
     )
 
 
@@ -147,7 +147,7 @@ class Energy:
     """Question 4, in joules: of the whole card, by NVML's energy counter ([method.md](method.md))."""
 
     energy_j: float | None = stored(
-        "of a step, over steps that follow each other; joules an image are derived"
+        "of a step, over steps that follow each other; joules by image or sequence are derived"
     )
     energy_interval_j: tuple[float, ...] | None = stored(
         "from and to: the counter's resolution and, at 95 %, the spread over the windows of one process"
@@ -226,6 +226,7 @@ PARTS = (
     Times,
     Search,
     PredictedLargest,
+    PredictedLongest,
     EngineStep,
     Energy,
     Training,

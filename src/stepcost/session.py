@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from stepcost import jobs
+from stepcost.catalog.cards import CARDS
 from stepcost.catalog.datasets import NEED_TORCH, Dataset, load_dataset
 from stepcost.catalog.engines import ENGINES, UNCOMPILED_BY_SPEED
 from stepcost.catalog.kinds import IMAGES
 from stepcost.catalog.language_models import is_language_model
 from stepcost.catalog.models import STAND_IN
+from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.own import is_own
+from stepcost.catalog.precisions import emulated_on
 from stepcost.failures import ChildFailed, MeasureError
 from stepcost.machine import Machine, ModelInfo
 from stepcost.measuring.instrument import Instrument
@@ -21,7 +24,7 @@ from stepcost.measuring.measurements import Measurements, TimeRounds, least_s
 from stepcost.measuring.process import Progress, Worker, warm_up_server
 from stepcost.measuring.training_runs import TrainingRuns
 from stepcost.reading import Reading
-from stepcost.request import Request, without_images
+from stepcost.request import Request, why_not_predicted_on, without_images
 from stepcost.search import PredictedLargest, Search, Trial, find_largest, guess_from_tensors
 from stepcost.settings import Settings
 
@@ -48,7 +51,7 @@ class Session(Measurements):
         self._predictor: Worker | None = None
         self.instrument = Instrument(self)
         self._rates: dict[str, float] | None = None
-        self._flops_per_image: tuple[int | None, str | None] | None = None
+        self._flops_each: tuple[int | None, str | None] | None = None
         with self.costs.of("inspect machine, model and data"):
             # A model of the user's own is not built in the server, which it could end.
             users_own = is_own(settings.model)
@@ -64,16 +67,28 @@ class Session(Measurements):
                     if named in NEED_TORCH:
                         self.dataset = worker.call("dataset", named, folder, download)
                     self.model: ModelInfo = worker.call("model", self._model_asked)
+                    longest = max(settings.sequence_lengths)
+                    worker.call("try_workload", replace(self._model_asked, sequence_length=longest))
                     own_rates = {
                         name: worker.call("learning_rate_of", name)
                         for name in settings.optimizers
                         if is_own(name)
                     }
+                    for row in map(find_optimizer, settings.optimizers):
+                        if row.by_module or row.extra is not None:
+                            worker.call("try_optimizer", row.name)
                     if users_own:
                         worker.call("try_model", self._model_asked)
             except ChildFailed as error:
                 raise ValueError(error.reason) from error
-        self.request(optimizer=settings.batch_optimizer, batch_size=1)  # says what cannot be combined
+        request = self.request(
+            optimizer=settings.batch_optimizer, batch_size=1
+        )  # says what cannot be combined
+        if not self.on_gpu and (why_not := why_not_predicted_on(CARDS[settings.card], request)):
+            raise ValueError(why_not)
+        emulated = emulated_on(settings.precision, self.machine.compute_capability or "99")
+        if emulated is not None:
+            self.notes.append(f"{emulated}: times are not those of {settings.precision} elsewhere")
         self.training = TrainingRuns(self, settings, self.dataset, own_rates)
         if ENGINES[self.study_engine].captured and not self.on_gpu:
             raise ValueError(f"--engine {self.study_engine} needs a GPU: {self.machine.why_no_gpu}")
@@ -252,18 +267,18 @@ class Session(Measurements):
         if self._rates is None:
             with self.costs.of("measure the card's rates"), self.worker(jobs.LIMITS) as worker:
                 self._rates = worker.call("rates", self.machine.device)
-        if self._flops_per_image is None:
-            self._flops_per_image = self._count_flops()
-        per_image, why_not = self._flops_per_image
+        if self._flops_each is None:
+            self._flops_each = self._count_flops()
+        each, why_not = self._flops_each
         return {
-            "step_flops": None if per_image is None else per_image * batch_size,
+            "step_flops": None if each is None else each * batch_size,
             "copy_bytes_per_s": self._rates["copy_bytes_per_s"],
             "matrix_flops_per_s": self._rates[f"matrix_flops_per_s_{precision}"],
             "unread": {"step_flops": why_not} if why_not else {},
         }
 
     def _count_flops(self) -> tuple[int | None, str | None]:
-        """Count the operations of a step per image, or say why they cannot be counted."""
+        """Count the operations of a step for each of its batch, or say why they cannot be counted."""
         try:
             with self.worker(jobs.LIMITS) as worker:
                 return worker.call("step_flops", self._model_asked), None

@@ -27,20 +27,21 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def count_step(step: TrainingStep, batch: Any) -> dict[str, int]:
     """Count what a step that was taken on ``batch`` keeps, in bytes, as ``Reading`` names it.
 
-    State that has its parameter's shape is told from other state, such as a count of steps.
+    State is told from single numbers, such as a count of steps; a tensor that parameters share counts once.
     """
     trainable = [parameter for parameter in step.model.parameters() if parameter.requires_grad]
-    shaped: list[torch.Tensor] = []
-    other: list[torch.Tensor] = []
+    kept: dict[int, torch.Tensor] = {}
+    numbers: dict[int, torch.Tensor] = {}
     for parameter, state in step.optimizer.state.items():
         for value in state.values():
             if isinstance(value, torch.Tensor):
-                (shaped if value.shape == parameter.shape else other).append(value)
+                is_number = value.numel() == 1 and value.shape != parameter.shape
+                (numbers if is_number else kept)[id(value)] = value
     return count_parameters(step.model) | {
         "without_gradient_bytes": bytes_of(p for p in trainable if p.grad is None),
         "gradient_bytes": bytes_of(p.grad for p in trainable),
         "buffer_bytes": bytes_of(step.model.buffers()),
-        "optimizer_state_bytes": bytes_of(shaped),
-        "optimizer_scalar_bytes": bytes_of(other),
+        "optimizer_state_bytes": bytes_of(kept.values()),
+        "optimizer_scalar_bytes": bytes_of(numbers.values()),
         "input_bytes": bytes_of(tensors_in(batch)),
     }

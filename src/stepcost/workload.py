@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +18,7 @@ from stepcost.catalog.language_models import is_masked, language_config, most_po
 from stepcost.catalog.models import build_named, kind_of, prebuilt_model
 from stepcost.catalog.own import find_own
 from stepcost.request import Request, without_images
-from stepcost.step import Objective, classify, map_tensors
+from stepcost.step import Objective, bytes_of, classify, map_tensors, tensors_in
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """Makes an optimizer over parameters: ``partial(torch.optim.SGD, momentum=0.9)``."""
@@ -89,6 +91,10 @@ class ImageClassifier:
 
 MASKED_SHARE = 0.15
 """Of the tokens, those that a masked language model fills in (Devlin et al. 2019)."""
+MOST_ON_HOST_BYTES = 256 * 10**6
+"""A larger batch of the user's own is made without its values where only its shapes are wanted."""
+FEW = 8
+"""Examples in a batch that is made to learn how large one of many is."""
 NOT_A_LABEL = -100
 """A label at which no loss is taken, as ``transformers`` has it."""
 
@@ -171,6 +177,8 @@ class OwnStep:
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             is_a = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
             raise ValueError(f"loss(model, batch) returned {is_a}, but it takes a scalar tensor")
+        if not loss.requires_grad:
+            raise ValueError("no trainable parameter takes part in what loss(model, batch) returned")
         return loss, None
 
     def build(self) -> nn.Module:
@@ -194,10 +202,41 @@ class OwnStep:
         self,
         size: int,
         device: str | torch.device,
-        memory_format: torch.memory_format = torch.preserve_format,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> Any:
-        """Make a batch on the CPU and put its tensors on ``device``, one after another."""
-        return map_tensors(lambda one: one.to(device), self.make_batch(size))
+        """Make a batch on the CPU and put its tensors on ``device``, one after another.
+
+        Those with four dimensions are put into ``memory_format`` before that.
+        """
+
+        def laid_out(one: torch.Tensor) -> torch.Tensor:
+            return one.contiguous(memory_format=memory_format) if one.dim() == 4 else one
+
+        if torch.device(device).type == "meta":
+            with ThreadPoolExecutor(1) as aside:  # where no mode follows what happens to tensors
+                shapes = aside.submit(lambda: map_tensors(laid_out, self._shapes(size))).result()
+            return map_tensors(_on_meta, shapes)
+        return map_tensors(lambda one: laid_out(one).to(device), self._made(size))
+
+    def _made(self, size: int) -> Any:
+        try:
+            return self.make_batch(size)
+        except Exception as error:
+            raise ValueError(f"make_batch({size}) raised {error!r}") from error
+
+    def _shapes(self, size: int) -> Any:
+        """Make a batch of which shapes are wanted: one that is too large for a host without its values."""
+        if size > FEW:
+            with contextlib.suppress(Exception):  # it reads values, or makes no batch of so few
+                if bytes_of(tensors_in(self.make_batch(FEW))) / FEW * size > MOST_ON_HOST_BYTES:
+                    with torch.device("meta"):
+                        return self.make_batch(size)
+        return self._made(size)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    """Put a tensor on the meta device, with its values known where it has any."""
+    return torch.empty_like(tensor) if tensor.is_meta else tensor.to("meta")
 
 
 def workload_of(request: Request, *, prebuilt: bool = False) -> Workload:

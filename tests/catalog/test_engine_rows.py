@@ -22,8 +22,8 @@ PROMISES = {
     "fast-compiled": (True, True, True, False, True, "fp32"),
     "fast-compiled-bf16": (True, True, True, False, True, "bf16"),
 }
-CANNOT_CAPTURE = {"adagrad"}
-HAVE_FUSED = {"sgd", "sgd-momentum", "adam", "adam-fused", "adamw"}
+CANNOT_CAPTURE = {"adagrad", "adamw-8bit", "adafactor", "muon"}
+HAVE_FUSED = {"sgd", "sgd-momentum", "adam", "adam-fused", "adamw", "adamw-fused"}
 
 rows = pytest.mark.parametrize("name", list(ENGINES))
 
@@ -91,9 +91,11 @@ def test_which_optimizers_an_engine_can_run(name, rule):
         assert why_not.startswith(f"{rule} ")
         return
     request = Request(model=STAND_IN, optimizer=rule, batch_size=4, engine=name, device="cpu")
-    model = torch.nn.Linear(2, 2)
+    if OPTIMIZERS[rule].extra is not None:
+        pytest.importorskip("bitsandbytes", reason="an extra: pip install 'stepcost[bitsandbytes]'")
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     options = launch.build_step(request, model).optimizer.defaults
-    assert bool(options.get("fused")) is (fused or rule == "adam-fused")
+    assert bool(options.get("fused")) is (fused or rule.endswith("-fused"))
     assert bool(options.get("capturable")) is (captured and not rule.startswith("sgd"))
 
 

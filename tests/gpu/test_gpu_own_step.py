@@ -34,6 +34,24 @@ def test_the_prediction_is_the_reading(name):
     assert measured.kept_by_modules == predicted.kept_by_modules
 
 
+@pytest.mark.parametrize("optimizer", ["adamw-fused", "adafactor", "adamw-8bit", "muon"])
+def test_optimizers_keep_what_was_predicted(optimizer):
+    """State by shape, in 8 bits and by module: bytes and peak of a live step are those predicted."""
+    if optimizer == "adamw-8bit":
+        pytest.importorskip("bitsandbytes", reason="an extra: pip install 'stepcost[bitsandbytes]'")
+    if optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+        pytest.skip("Muon came with torch 2.9")
+    build, make_batch, loss = STEPS["tied attention"]
+    asked = {"optimizer": optimizer, "batch_size": 64}
+    measured = stepcost.measure(build(), make_batch, loss, **asked)
+    card = next((one for one in CARDS.values() if one.gpu == measured.gpu), None)
+    if not is_validated(card, version_of(installed_torch())):
+        pytest.skip(f"no run was compared with {measured.gpu} and torch {installed_torch()}")
+    predicted = stepcost.predict(build(), make_batch, loss, gpu=card.name, **asked)
+    for figure in ("optimizer_state_bytes", "optimizer_scalar_bytes", "peak_allocated_bytes"):
+        assert getattr(measured.reading, figure) == getattr(predicted.reading, figure), figure
+
+
 def test_what_is_measured_is_left_as_it_was():
     """A model on the GPU keeps its weights and its device, and gets no gradient; lambdas can be sent."""
     model = torch.nn.Linear(16, 8).cuda()

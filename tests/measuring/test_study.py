@@ -217,7 +217,7 @@ def test_a_fall_in_accuracy_is_reported(study):
 
 
 @pytest.mark.parametrize("launched_by", ["eager", "graph"])
-@pytest.mark.parametrize("rule", list(OPTIMIZERS))
+@pytest.mark.parametrize("rule", [name for name in OPTIMIZERS if name != "muon"])  # no hidden matrix here
 def test_warm_up_is_undone(study, uncaptured_graphs, launched_by, rule):
     """When the first step of a run is taken, weights, buffers and optimizer state are those of the start."""
     one = study(dice_data(), rule, engine=launched_by)

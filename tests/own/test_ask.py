@@ -203,8 +203,8 @@ WRONG = {
     "model is a int; it takes a torch.nn.Module or a name": ((3, rows, of_rows), {}),
     "Linear needs two functions.* no make_batch": ((Linear(), None, of_rows), {}),
     "Linear needs two functions.* no loss": ((Linear(), rows), {}),
-    "'resnet18' is a name, whose batch and loss are a classifier's": (("resnet18", rows, of_rows), {}),
-    "image_size: for a name in the catalog": ((Linear(), rows, of_rows), {"image_size": 4}),
+    "'resnet18' is a name, which says its batch and its loss": (("resnet18", rows, of_rows), {}),
+    "image_size: Linear takes none of these: make_batch says": ((Linear(), rows, of_rows), {"image_size": 4}),
     "nothing to train": ((nn.ReLU(), rows, of_rows), {}),
     "unknown optimizer 'adamm'; did you mean adam": ((Linear(), rows, of_rows), {"optimizer": "adamm"}),
     "optimizer is a Adam; it takes a name": (
@@ -217,7 +217,7 @@ WRONG = {
         (Linear(), rows, lambda model, batch: model(batch[0])),
         {},
     ),
-    "Linear with batch size 4 cannot be traced: ZeroDivisionError": (
+    "Linear with batch size 4 cannot be traced: make_batch\\(4\\) raised ZeroDivisionError": (
         (Linear(), lambda n: 1 / 0, of_rows),
         {},
     ),

@@ -38,6 +38,7 @@ CASES: dict[str, tuple[Callable[[], torch.Tensor], torch.dtype]] = {
     "a convolution": (lambda: functional.conv2d(meta(1, 3, 8, 8), meta(4, 3, 3, 3)), BF16),
     "products made in C++": (lambda: torch.einsum("ij,jk->ik", meta(4, 4), meta(4, 4)), BF16),
     "a softmax": (lambda: meta(4, 4, dtype=BF16).softmax(-1), FP32),
+    "a softmax that is told its dtype": (lambda: meta(4, 4, dtype=BF16).softmax(-1, FP32), FP32),
     "a sum": (lambda: meta(4, dtype=BF16).sum(), FP32),
     "a norm": (lambda: torch.norm(meta(4, dtype=BF16), 3), FP32),
     "a normalisation": (lambda: functional.layer_norm(meta(4, 4, dtype=BF16), (4,)), FP32),

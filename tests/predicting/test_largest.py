@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -68,9 +69,9 @@ def test_few_predictions_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensor bytes of two batches give a guess, so that a dozen predictions are enough."""
     traced: list[int] = []
 
-    def counted(request: Request) -> Trace:
+    def counted(request: Request, **options: Any) -> Trace:
         traced.append(request.batch_size)
-        return trace_run(request)
+        return trace_run(request, **options)
 
     monkeypatch.setattr(largest, "trace_run", counted)
     largest_batch(SMALL, H100)

@@ -242,9 +242,7 @@ def test_the_trace_makes_the_tensors_that_a_real_step_makes() -> None:
     from stepcost.step import TrainingStep, classify  # noqa: PLC0415
 
     model = build_model("small-cnn", num_classes=10, image_size=32)
-    step = TrainingStep(
-        model=model, optimizer=build_optimizer("adam", model.parameters()), objective=classify
-    )
+    step = TrainingStep(model=model, optimizer=build_optimizer("adam", model), objective=classify)
     step((torch.zeros(8, 3, 32, 32), torch.zeros(8, dtype=torch.int64)))
     state = [value for values in step.optimizer.state.values() for value in values.values()]
     reading = predict(replace(SMALL, optimizer="adam"))

@@ -1,6 +1,7 @@
 """Each relation the benchmarks assert is seen to fail on a planted fault."""
 
 import importlib.util
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from stepcost.catalog import optimizers as catalog
 from stepcost.catalog.cards import CARDS
-from stepcost.catalog.models import OWN_MODELS
+from stepcost.catalog.models import OWN_MODELS, build_named
 from stepcost.catalog.optimizers import OPTIMIZERS
 from stepcost.predicting import predict
 from stepcost.request import Request
@@ -30,6 +31,7 @@ def benchmark_module(name):
 
 optimizer_memory = benchmark_module("test_optimizer_memory")
 batch_size_memory = benchmark_module("test_batch_size_memory")
+sequence_length = benchmark_module("test_sequence_length")
 time_to_accuracy = benchmark_module("test_time_to_accuracy")
 SETTINGS = SimpleNamespace(
     optimizers=("sgd", "sgd-momentum", "adam"),
@@ -102,13 +104,27 @@ def swapped_optimizers(monkeypatch):
 def ask_state(name, model="small-cnn"):
     """Ask whether an optimizer's state follows its update rule."""
     ask = partial(measure, model=model)
-    optimizer_memory.test_state_follows_the_update_rule(ask, OPTIMIZERS[name], SETTINGS)
+    built = build_named(model, num_classes=10, image_size=32)
+    shapes = tuple(tuple(parameter.shape) for parameter in built.parameters())
+    info = SimpleNamespace(parameters=sum(map(math.prod, shapes)), parameter_shapes=shapes)
+    optimizer_memory.test_state_follows_the_update_rule(ask, info, OPTIMIZERS[name], SETTINGS)
 
 
 @pytest.mark.parametrize("name", SETTINGS.optimizers)
 def test_update_rule_holds(name):
     """Without a fault each optimizer keeps what its rule needs."""
     ask_state(name)
+
+
+def test_state_by_shape_is_held_against_the_shapes(monkeypatch):
+    """An optimizer in 8 bits keeps what its rule says of each shape; a rule that forgets a byte turns red."""
+    pytest.importorskip("bitsandbytes", reason="an extra: pip install 'stepcost[bitsandbytes]'")
+    ask_state("adamw-8bit")
+    row = OPTIMIZERS["adamw-8bit"]
+    short = replace(row, state_rule=lambda shapes, size: row.state_rule(shapes, size) - 1)
+    monkeypatch.setitem(catalog.OPTIMIZERS, "adamw-8bit", short)
+    with pytest.raises(AssertionError):
+        ask_state("adamw-8bit")
 
 
 def test_parameters_without_a_gradient_are_no_fault(backbone):
@@ -196,6 +212,18 @@ def test_tensors_that_do_not_grow_are_caught():
 
     with pytest.raises(AssertionError, match="batch 8 holds"):
         batch_size_memory.test_tensor_bytes_grow_with_the_batch(same, SETTINGS)
+
+
+def test_tensors_that_do_not_grow_with_the_length_are_caught():
+    """A reading that ignores the sequence length turns the growth red; one length alone is not asked."""
+    settings = SimpleNamespace(sequence_lengths=(64, 32), optimizer_batch_size=8, batch_optimizer="sgd")
+    sequence_length.test_tensor_bytes_grow_with_the_length(
+        lambda *, sequence_length, **_: SimpleNamespace(tensor_bytes=sequence_length), settings
+    )
+    with pytest.raises(AssertionError, match="32 tokens hold 7 bytes of tensors"):
+        sequence_length.test_tensor_bytes_grow_with_the_length(
+            lambda **_: SimpleNamespace(tensor_bytes=7), settings
+        )
 
 
 @pytest.mark.parametrize(

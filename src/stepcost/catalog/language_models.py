@@ -6,6 +6,7 @@ and nothing is fetched.
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,11 @@ def language_config(name: str) -> Any:
     language model.
     """
     try:
-        from transformers import AutoConfig, logging  # noqa: PLC0415 (an extra, and slow to import)
+        from transformers import (  # noqa: PLC0415 (an extra, and slow to import)
+            CONFIG_MAPPING,
+            AutoConfig,
+            logging,
+        )
     except ImportError as error:
         raise ValueError(f"model {name!r} needs the library transformers ({error}): {EXTRA}") from None
     logging.set_verbosity_error()  # it warns of what its own configurations leave out
@@ -76,10 +81,16 @@ def language_config(name: str) -> Any:
         raise ValueError(f"model {name!r}: the file has no model_type, which a Hugging Face config.json has")
     for chosen in ("torch_dtype", "dtype", "quantization_config"):  # --precision says in what it is trained
         fields.pop(chosen, None)
+    if kind not in CONFIG_MAPPING:
+        close = difflib.get_close_matches(kind, CONFIG_MAPPING, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "see its AutoConfig"
+        raise ValueError(f"model {name!r}: transformers has no model_type {kind!r}; {hint}")
     try:
         config = AutoConfig.for_model(kind, **fields)
     except Exception as error:
-        raise ValueError(f"model {name!r}: transformers takes no such configuration: {error}") from error
+        raise ValueError(
+            f"model {name!r}: transformers takes no such {kind} configuration: {_in_a_line(error)}"
+        ) from error
     _builder(name, config)
     return config
 
@@ -87,11 +98,17 @@ def language_config(name: str) -> Any:
 def _from_file(name: str) -> dict[str, Any]:
     try:
         found = json.loads(Path(name).read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"model {name!r}: no config.json can be read there: {error.strerror}") from error
+    except ValueError as error:
         raise ValueError(f"model {name!r} is no Hugging Face config.json: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"model {name!r} is no Hugging Face config.json: it holds no object")
     return found
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _builder(name: str, config: Any) -> Any:
@@ -140,5 +157,5 @@ def build_language_model(name: str) -> nn.Module:
     try:
         model: nn.Module = _builder(name, config).from_config(config, dtype=torch.float32)
     except Exception as error:
-        raise ValueError(f"model {name!r} cannot be built: {error}") from error
+        raise ValueError(f"model {name!r} cannot be built: {_in_a_line(error)}") from error
     return model

@@ -113,7 +113,8 @@ def kind_of(name: str) -> str:
     try:
         takes = inspect.signature(find_own(name)).parameters
     except TypeError as error:
-        raise ValueError(f"model {name!r} is not a function: {error}") from error
+        kind = type(find_own(name)).__name__
+        raise ValueError(f"model {name!r} is a {kind}, and it takes a function") from error
     except ValueError as error:
         raise ValueError(f"model {error}") from error
     return IMAGES if "num_classes" in takes else OWN
@@ -162,7 +163,9 @@ def _of_timm(name: str, num_classes: int, image_size: int) -> nn.Module:
     try:
         import timm  # noqa: PLC0415 (an extra)
     except ImportError as error:
-        raise ValueError(f"model {name!r} needs the library timm ({error}): pip install timm") from None
+        raise ValueError(
+            f"model {name!r} needs the library timm ({error}): pip install 'stepcost[timm]'"
+        ) from None
     known = timm.list_models()
     plain = name.removeprefix(TIMM)
     if plain not in known:

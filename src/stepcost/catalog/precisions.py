@@ -17,6 +17,8 @@ class Precision:
     """What ``torch.autocast`` casts forward and loss to."""
     scaled: bool = False
     """Whether the loss is scaled, so that small gradients do not vanish."""
+    least_capability: tuple[int, int] | None = None
+    """Compute capability from which a GPU has arithmetic for it; ``None``: all that torch supports have."""
 
 
 PRECISIONS: dict[str, Precision] = {
@@ -27,11 +29,13 @@ PRECISIONS: dict[str, Precision] = {
             name="bf16",
             description="forward and loss under autocast to bfloat16; weights and state stay in float32",
             autocast="bfloat16",
+            least_capability=(8, 0),
         ),
         Precision(
             name="pure-bf16",
             description="bfloat16 throughout: weights, gradients and optimizer state too",
             weights="bfloat16",
+            least_capability=(8, 0),
         ),
         Precision(
             name="fp16",
@@ -41,3 +45,18 @@ PRECISIONS: dict[str, Precision] = {
         ),
     )
 }
+
+
+def emulated_on(precision: str, compute_capability: str) -> str | None:
+    """Say in words that a GPU has no arithmetic for a precision, which torch then emulates; else ``None``.
+
+    ``torch.cuda.is_bf16_supported``: from compute capability 8.0 on, and below it by emulation.
+    """
+    least = PRECISIONS[precision].least_capability if precision in PRECISIONS else None
+    major, _, minor = compute_capability.partition(".")
+    if least is None or (int(major), int(minor or 0)) >= least:
+        return None
+    return (
+        f"a GPU of compute capability {compute_capability} has no arithmetic for bfloat16 "
+        f"({least[0]}.{least[1]} and newer have), which torch emulates"
+    )

@@ -83,6 +83,10 @@ class Inspection:
             parameter_shapes=tuple(tuple(p.shape) for p in model.parameters()),
         )
 
+    def try_workload(self, request: Request) -> None:
+        """Raise ``ValueError`` in one line where the workload does not go with the request."""
+        workload_of(request, prebuilt=True)
+
     def try_model(self, request: Request) -> None:
         """Try a step's forward of the model just built, on a batch of two.
 
@@ -117,10 +121,16 @@ class Inspection:
         if not loss.requires_grad:
             raise ValueError(f"model {request.model!r}: no trainable parameter takes part in its loss")
 
+    def try_optimizer(self, optimizer: str) -> None:
+        """Build an optimizer over the model just built; raises ``ValueError`` in one line where it fails."""
+        if self._built is None:
+            raise ValueError("try_optimizer follows model")
+        build_optimizer(optimizer, self._built)
+
     def learning_rate_of(self, optimizer: str) -> float:
         """Return the rate at which an optimizer trains by default. Raises ``ValueError`` without one."""
         try:
-            made = build_optimizer(optimizer, [nn.Parameter(torch.zeros(1))])
+            made = build_optimizer(optimizer, nn.Linear(1, 1))
             return float(made.param_groups[0]["lr"])
         except (TypeError, KeyError) as error:
             raise ValueError(f"optimizer {optimizer!r} has no default for its lr: {error}") from error

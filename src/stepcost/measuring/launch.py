@@ -62,7 +62,7 @@ def _optimizer(
         rate = _in_fp32(rate)
     if moving_rate:
         rate = torch.tensor(rate, dtype=torch.float32, device=request.device)
-    return build_optimizer(request.optimizer, model.parameters(), learning_rate=rate, **options)
+    return build_optimizer(request.optimizer, model, learning_rate=rate, **options)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stepcost.activations import ModuleActivations, as_rows, print_activations
 from stepcost.catalog.cards import Card
-from stepcost.predicting.largest import largest_batch
+from stepcost.predicting.largest import largest_batch, longest_sequence
 from stepcost.predicting.prediction import predict_in_full
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.validation import (
@@ -24,7 +24,7 @@ from stepcost.predicting.validation import (
 )
 from stepcost.reading import Reading
 from stepcost.request import Request, step_words
-from stepcost.search import PredictedLargest
+from stepcost.search import PredictedLargest, PredictedLongest
 from stepcost.units import BYTES_NOTE, mb_number
 
 PEAKS = ("peak_allocated", "peak_reserved", "process")
@@ -44,6 +44,8 @@ class Answer:
     """By module what forward keeps for backward, where that was asked for."""
     largest: PredictedLargest | None
     """Where it was asked for."""
+    longest: PredictedLongest | None
+    """Where it was asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -52,19 +54,28 @@ class Answer:
 
 
 def answer(
-    request: Request, card: Card | None, *, torch_version: str, activations: bool, largest: bool
+    request: Request,
+    card: Card | None,
+    *,
+    torch_version: str,
+    activations: bool,
+    largest: bool,
+    longest: bool,
 ) -> Answer:
-    """Predict ``request`` on ``card``, and its activations by module and the largest batch if asked for.
+    """Predict ``request`` on ``card``; if asked for, activations by module, largest batch, longest sequence.
 
     Whatever the model prints goes to standard error. Raises ``ValueError`` with one line for a wrong request.
     """
     if largest and card is None:
         raise ValueError("--largest-batch needs --gpu: the largest batch of which card?")
+    if longest and card is None:
+        raise ValueError("--longest-sequence needs --gpu: the longest sequence of which card?")
     started = time.perf_counter()
     version = version_of(torch_version)
     with prints_to_stderr():
         prediction = predict_in_full(request, card, torch_version=torch_version)
         found = largest_batch(request, card, torch_version=torch_version) if largest and card else None
+        length = longest_sequence(request, card, torch_version=torch_version) if longest and card else None
     reading = prediction.reading
     fields = asdict(request) | asdict(reading) | {"tensor_bytes": reading.tensor_bytes}
     del fields["device"]  # nothing ran anywhere
@@ -79,8 +90,8 @@ def answer(
     kept = prediction.kept if activations and reading.fits is not False else None
     if activations:
         fields["activations_by_module"] = None if kept is None else as_rows(kept)
-    if found is not None:
-        fields |= asdict(found)
+    for one in (found, length):
+        fields |= {} if one is None else asdict(one)
     fields["seconds"] = time.perf_counter() - started
     return Answer(
         fields=fields,
@@ -89,6 +100,7 @@ def answer(
         card=card,
         kept=kept,
         largest=found,
+        longest=length,
     )
 
 
@@ -114,7 +126,10 @@ def print_answer(found: Answer) -> None:
     if found.card is not None:
         print(_fits_line(found.reading))
     if found.largest is not None:
-        print(_largest_line(found.largest))
+        print(_most_line("Largest batch", asdict(found.largest), "largest_batch"))
+    if found.longest is not None:
+        ends = ", all that the model has positions for" if found.longest.longest_sequence_is_all else ""
+        print(_most_line("Longest sequence", asdict(found.longest), "longest_sequence", ends))
     Console().print(_table(found))
     errors = found.fields["expected_error"]
     for name, (low, high) in (errors or {}).items():
@@ -135,22 +150,25 @@ def _fits_line(reading: Reading) -> str:
     return f"It cannot be said whether it fits: {reading.unread['fits']}."
 
 
-def _largest_line(largest: PredictedLargest) -> str:
-    at_least, at_most = largest.largest_batch_at_least, largest.largest_batch_at_most
-    if largest.largest_batch is not None:
-        if largest.largest_batch_rests_on:
-            return f"Largest batch, estimated: {largest.largest_batch:,} ({largest.largest_batch_rests_on})."
-        return f"Largest batch that fits: {largest.largest_batch:,}."
+def _most_line(name: str, fields: dict[str, Any], field: str, ends: str = "") -> str:
+    """Say the largest batch or the longest sequence, or what bounds it; ``ends`` says what ends it."""
+    number, at_least, at_most, rests_on, likely = (
+        fields[f"{field}{part}"] for part in ("", "_at_least", "_at_most", "_rests_on", "_likely")
+    )
+    if number is not None:
+        if rests_on:
+            return f"{name}, estimated: {number:,}{ends} ({rests_on})."
+        return f"{name} that fits: {number:,}{ends}."
     if at_least is not None:
-        return f"Largest batch that fits: at least {at_least:,}, where the search ends."
-    if largest.largest_batch_likely is None:
-        return "Largest batch that fits: none, not even one image."
-    low, *high = largest.largest_batch_likely
+        return f"{name} that fits: at least {at_least:,}, where the search ends."
+    if likely is None:
+        return f"{name} that fits: none, not even one of 1."
+    low, *high = likely
     most = "no bound was found" if at_most is None else f"at most {at_most:,}"
-    likely = f"{low:,} to {high[0]:,}" if high else f"{low:,} or more, where the search ends"
+    said = f"{low:,} to {high[0]:,}" if high else f"{low:,} or more, where the search ends"
     return (
-        f"Largest batch: {most}; likely {likely}, if the context is as on other cards and cuDNN makes do "
-        "with the room that is left."
+        f"{name}: {most}; likely {said}, if the context is as on other cards and cuDNN makes do with the "
+        "room that is left."
     )
 
 

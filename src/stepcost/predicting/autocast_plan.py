@@ -102,10 +102,10 @@ def plan_of(function: Any, leaves: list[Any], spec: Any, lower: torch.dtype) -> 
                 own, _ = run()
         casts = to_lower or [one for one in casts if one not in own]
     first = next((one for one in leaves if isinstance(one, torch.Tensor)), None)
-    takes_dtype = any(one.name == "dtype" for one in function._schema.arguments)
-    if (
-        takes_dtype and tree_unflatten(leaves, spec)[1].get("dtype") is None
-    ):  # sums and softmax are told what to compute in
+    names = [one.name for one in function._schema.arguments]
+    args, kwargs = tree_unflatten(leaves, spec)
+    if "dtype" in names and (dict(zip(names, args, strict=False)) | kwargs).get("dtype") is None:
+        # Sums and softmax are told what to compute in.
         return Plan(dtype=None if first is None or made.dtype == first.dtype else made.dtype)
     if casts or first is None or first.dtype not in LOWER or made.dtype in LOWER:
         return Plan(casts=tuple(casts))

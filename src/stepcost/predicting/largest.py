@@ -1,27 +1,51 @@
-"""The largest batch that a card would train, by prediction."""
+"""The largest batch and the longest sequence that a card would train, by prediction."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
 from stepcost.catalog.cards import Card
+from stepcost.catalog.language_models import language_config, most_positions
+from stepcost.predicting.attention import attention_on
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import Trace, trace_run
 from stepcost.predicting.validation import is_validated
 from stepcost.predicting.workspaces import find_table, workspaces_on
-from stepcost.request import Request
-from stepcost.search import PredictedLargest, bracket, guess_from_tensors
+from stepcost.request import Request, why_not_predicted_on
+from stepcost.search import PredictedLargest, PredictedLongest, bracket, guess_from_tensors
 
 RESOLUTION = 0.005
 """The search ends where the neighbour that does not fit is within this share."""
 MOST = 1 << 20
-"""No batch larger than this is looked at."""
+"""Nothing larger than this is looked at."""
 MOST_PREDICTIONS = 64
 """More than any search needs: the strides double."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Most:
+    """The largest number that fits, as far as it is known; fields as those of ``PredictedLargest``."""
+
+    number: int | None = None
+    at_least: int | None = None
+    at_most: int | None = None
+    rests_on: str | None = None
+    likely: tuple[int, ...] | None = None
+
+    def named(self, word: str) -> dict[str, Any]:
+        """Return the fields that are stored, under their names."""
+        return {
+            word: self.number,
+            f"{word}_at_least": self.at_least,
+            f"{word}_at_most": self.at_most,
+            f"{word}_rests_on": self.rests_on,
+            f"{word}_likely": self.likely,
+        }
 
 
 def largest_batch(
@@ -33,43 +57,81 @@ def largest_batch(
     a convolution's workspace finds no room, one that needs less is taken, as on a GPU. Raises
     ``ValueError`` with one line for what cannot be built or traced.
     """
+    found = _most("batch_size", request, card, torch_version=torch_version, most=MOST)
+    return PredictedLargest(**found.named("largest_batch"))
+
+
+def longest_sequence(
+    request: Request, card: Card, *, torch_version: str = torch.__version__
+) -> PredictedLongest:
+    """Find the longest sequence predicted to fit ``card`` at the request's batch size, as ``largest_batch``.
+
+    It is no longer than the model has positions for. Raises ``ValueError`` with one line for a model that
+    takes no sequences, too.
+    """
+    if request.sequence_length is None:
+        raise ValueError(f"--longest-sequence: {request.model} takes no sequences of tokens")
+    positions = most_positions(language_config(request.model))
+    found = _most(
+        "sequence_length", request, card, torch_version=torch_version, most=min(positions or MOST, MOST)
+    )
+    if positions is None or positions > MOST:
+        return PredictedLongest(**found.named("longest_sequence"), longest_sequence_is_all=None)
+    is_all = found.at_least == positions
+    if found.at_most is None:  # it ended where the model does
+        likely = None if found.likely is None else (found.likely[0], positions)
+        found = replace(found, number=found.at_least, at_least=None, at_most=positions, likely=likely)
+    return PredictedLongest(**found.named("longest_sequence"), longest_sequence_is_all=is_all)
+
+
+def _most(
+    field: Literal["batch_size", "sequence_length"],
+    request: Request,
+    card: Card,
+    *,
+    torch_version: str,
+    most: int,
+) -> Most:
+    """Find the largest value of a field of the request, up to ``most``, that fits."""
+    if why_not := why_not_predicted_on(card, request):
+        raise ValueError(why_not)
     version = version_of(torch_version)
+    asked: int = getattr(request, field)
 
     @functools.cache
-    def trace(batch_size: int) -> Trace:
-        return trace_run(replace(request, batch_size=batch_size))
+    def trace(number: int) -> Trace:
+        changed: dict[str, Any] = {field: number}
+        return trace_run(replace(request, **changed), attention=attention_on(card, version))
 
     def search(room_bytes: int, guess: int) -> tuple[int, int | None]:
-        def fits(batch_size: int) -> bool:
+        def fits(number: int) -> bool:
             try:
-                traced = trace(batch_size)
+                traced = trace(number)
             except ValueError:
-                if batch_size == 1:  # batch norm cannot train on a single value
+                if number == 1:  # batch norm cannot train on a single value
                     return False
                 raise
             return simulate(traced, workspaces_on(card, version), room_bytes).peak is not None
 
-        return bracket(fits, guess, resolution=RESOLUTION, most_attempts=MOST_PREDICTIONS, most=MOST)
+        return bracket(fits, guess, resolution=RESOLUTION, most_attempts=MOST_PREDICTIONS, most=most)
 
-    few = min(max(2, request.batch_size), MOST // 2)
-    tensors = [(size, _tensor_bytes(trace(size))) for size in (few, 2 * few)]
+    few = min(max(2, asked), most // 2)
+    tensors = [(number, _tensor_bytes(trace(number))) for number in (few, 2 * few)]
     good, bad = search(card.room_bytes, guess_from_tensors(tensors, card.room_bytes))
     at_most = None if bad is None else bad - 1
     if not good:
-        return PredictedLargest(largest_batch=None, largest_batch_at_most=0)
+        return Most(at_most=0)
     if card.is_measured and find_table(card.compute_capability) is not None:
-        if bad is None:
-            return PredictedLargest(largest_batch=None, largest_batch_at_least=good)
         workspaces = workspaces_on(card, version)
         simulate(trace(good), workspaces, card.room_bytes)
         untested = None if is_validated(card, version) else "no run was compared with this card and torch"
         rests_on = "; ".join(filter(None, (workspaces.why_estimated, untested))) or None
-        return PredictedLargest(
-            largest_batch=good, largest_batch_at_most=at_most, largest_batch_rests_on=rests_on
-        )
+        if bad is None:
+            return Most(at_least=good, rests_on=rests_on)
+        return Most(number=good, at_most=at_most, rests_on=rests_on)
     low, high = (search(room, guess_from_tensors(tensors, room)) for room in card.likely_room_bytes)
     likely = (low[0],) if high[1] is None else (low[0], high[1] - 1)
-    return PredictedLargest(largest_batch=None, largest_batch_at_most=at_most, largest_batch_likely=likely)
+    return Most(at_most=at_most, likely=likely)
 
 
 def _tensor_bytes(traced: Trace) -> int:

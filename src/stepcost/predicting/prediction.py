@@ -19,7 +19,7 @@ from stepcost.predicting.trace import Trace, trace_run
 from stepcost.predicting.validation import most_too_low
 from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading
-from stepcost.request import Request
+from stepcost.request import Request, why_not_predicted_on
 from stepcost.units import gb, mb, range_mb
 from stepcost.workload import Workload
 
@@ -63,6 +63,8 @@ def predict_in_full(
 
     ``workload`` is what is trained; by default, what the request names.
     """
+    if card is not None and (why_not := why_not_predicted_on(card, request)):
+        raise ValueError(why_not)
     started = time.perf_counter()
     version = version_of(torch_version)
     workspaces = workspaces_on(card, version)

@@ -128,6 +128,12 @@ def _gemm(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     return made
 
 
+PRODUCTS = (
+    *(getattr(aten, name).default for name in ("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_")),
+    *(getattr(aten, name).default for name in ("addmv", "addmv_", "dot", "vdot")),
+    *(getattr(aten, name).out for name in ("mm", "addmm", "bmm", "baddbmm", "addmv")),
+)
+"""Operators that call cuBLAS."""
 RULES: dict[Any, Rule] = {
     **ATTENTION_RULES,
     **EMBEDDING_RULES,
@@ -144,5 +150,5 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((aten.index_put.default, aten._index_put_impl_.default), _index_put),
     aten.scalar_tensor.default: _scalar_tensor,
     aten._foreach_norm.Scalar: _foreach_norm,
-    **dict.fromkeys((aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default), _gemm),
+    **dict.fromkeys(PRODUCTS, _gemm),
 }

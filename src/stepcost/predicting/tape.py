@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepcost.activations import LOSS, Owner
 from stepcost.predicting.compared import compared, is_plain, name_of
-from stepcost.predicting.composite import is_composite, run_composite
+from stepcost.predicting.composite import is_composite, run_composite, with_tensors
 from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
 from stepcost.predicting.values import MASKS, SHAPED_BY_VALUES, Values, is_asked
 from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP, PHASES
@@ -149,6 +149,8 @@ class Tape(TorchDispatchMode):
             self.uncompared.add(name)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._inside:
+            args = with_tensors(func, args)
         if func is torch.ops.aten.index.Tensor and _is_on_meta(args):
             args = (args[0], self._places(args[1]))
         rule = self._rules.get(func)

@@ -13,7 +13,6 @@ import contextlib
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -90,12 +89,13 @@ def trace_run(
 
 
 def _trace(model: nn.Module, workload: Workload, request: Request, steps: int, attention: Attention) -> Trace:
-    make = workload.make_optimizer or partial(build_optimizer, request.optimizer)
+    make = workload.make_optimizer
 
     def step(model: nn.Module) -> TrainingStep:
         if memory_format(request) == torch.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        return step_of(request, model, workload, make(model.parameters()))
+        optimizer = build_optimizer(request.optimizer, model) if make is None else make(model.parameters())
+        return step_of(request, model, workload, optimizer)
 
     return trace_steps(model, lambda: batch_of(workload, request, "meta"), step, steps, attention=attention)
 

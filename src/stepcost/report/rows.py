@@ -100,7 +100,7 @@ def configuration(row: Row, *without: str) -> str:
         parts.append(f"batch {row['batch_size']:,}")
     if row.get("image_size"):
         parts.append(f"{row['image_size']}x{row['image_size']} images")
-    if row.get("sequence_length"):
+    if row.get("sequence_length") and "sequence_length" not in without:
         parts.append(f"{row['sequence_length']:,} tokens")
     precision = row.get("precision")
     parts += [precision] if "precision" not in without else []

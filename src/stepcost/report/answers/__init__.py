@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stepcost.price import Price
-from stepcost.report.answers import engines, fastest, instrument, memory, model, money, training
+from stepcost.report.answers import engines, fastest, instrument, memory, model, money, sizes, training
 from stepcost.report.rows import Row, of_question, own_first, source_of
 from stepcost.report.said import Answer, Said
 from stepcost.row import MACHINE, clean_row
@@ -30,7 +30,7 @@ QUESTIONS = (
     Question("1c", "How large is the CUDA context?", model.size_of_context),
     Question("2a", "How much memory does training take with each optimizer?", memory.by_optimizer),
     Question("2b", "Which optimizer takes the most, and why?", memory.why_optimizers_differ),
-    Question("3a", "How much memory at each batch size, and which is the largest?", memory.by_batch_size),
+    Question("3a", "How much memory at each batch size, and which is the largest?", sizes.by_batch_size),
     Question("3b", "Which batch size is the most accurate at the end?", training.most_accurate),
     Question("3c", "Which batch size is the fastest, and why?", fastest.fastest, money.of_training),
     Question("3d", "How does training accuracy rise over wall time?", training.accuracy_over_time),

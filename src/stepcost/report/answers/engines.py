@@ -9,7 +9,8 @@ from stepcost.report.rows import EAGER, Row, configuration, having, of_question,
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.units import count, joules, listed, ms, percent, significant
+from stepcost.request import example_of
+from stepcost.units import an, count, joules, listed, ms, percent, significant
 
 
 def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
@@ -41,7 +42,7 @@ def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
             "batch",
             "engine",
             "step ms",
-            "images /s",
+            f"{example_of(some[0])}s /s",
             "x eager",
             "kernels",
             "/ kernels",
@@ -96,7 +97,7 @@ def _gain(row: Row, eager: Row | None) -> str:
 
 
 def _energy(rows: Sequence[Row]) -> str:
-    """Say what the step costs in joules that takes the fewest an image; where none was read, why not."""
+    """Say what the step costs in joules that takes the fewest an example; where none was read, why not."""
     read = having(rows, "energy_j")
     if not read:
         why = next(
@@ -104,15 +105,16 @@ def _energy(rows: Sequence[Row]) -> str:
         )
         return f"Energy is unread: {why}." if why else ""
     row = min(read, key=lambda one: one["energy_j"] / one["batch_size"])
+    an_example = an(example_of(row))
     of = (
         "Energy"
         if len(read) == 1
-        else f"Least energy an image: batch {count(row['batch_size'])} {row['engine']}"
+        else f"Least energy {an_example}: batch {count(row['batch_size'])} {row['engine']}"
     )
     text = f"{of}, of the whole card: {joules(row['energy_j'])} a step"
     if row.get("energy_interval_j"):
         text += f" ({joules(row['energy_interval_j'][0])} to {joules(row['energy_interval_j'][-1])})"
-    text += f", {joules(row['energy_j'] / row['batch_size'])} an image"
+    text += f", {joules(row['energy_j'] / row['batch_size'])} {an_example}"
     if row.get("idle_power_w") is not None and row.get("power_w"):
         text += f", {percent(max(0.0, 1 - row['idle_power_w'] / row['power_w']))} of it above idle"
     return text + (", not yet at a steady temperature." if row.get("temperature_steady") is False else ".")

@@ -1,4 +1,4 @@
-"""Answers 2a, 2b and 3a: memory by optimizer and by batch size."""
+"""Answers 2a and 2b: memory by optimizer, and why. Memory by what varies, for 3a too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from stepcost.report.rows import (
     configuration,
     groups,
     having,
-    is_search,
     memory_figure,
     of_question,
     optimizer_label,
@@ -36,7 +35,7 @@ COLUMNS = {
 def by_optimizer(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """2a: memory in training with each optimizer, all else equal."""
     found = groups(of_question(rows, "2a"), "optimizer")
-    return _memory_by("optimizer", found) if found else NOT_ASKED
+    return memory_by("optimizer", found) if found else NOT_ASKED
 
 
 def why_optimizers_differ(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
@@ -122,61 +121,8 @@ def _what_it_keeps(row: Row) -> str:
     return f"{label} keeps {mb(state)} of {what}"
 
 
-def by_batch_size(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
-    """3a: memory at each batch size, and the largest batch that trained."""
-    asked = of_question(rows, "3a")
-    searches = [row for row in asked if is_search(row)][:1]
-    found = groups([row for row in asked if not is_search(row)], "batch_size")
-    if not found and not searches:
-        return NOT_ASKED
-    said = _memory_by("batch_size", found) if found else Said("", "skipped")
-    largest = (
-        largest_batch(searches[0]) if searches else "The largest batch was not searched for in this run."
-    )
-    used = [*(found[0] if found else []), *searches]
-    return Said(f"{said.text} {largest}".strip(), source_of(used), said.table)
-
-
-def largest_batch(search: Row) -> str:
-    """Say what a search found: a number, a bound, or none; and how many batch sizes it tried."""
-    text = _found(search)
-    why, fails = (search.get("unread") or {}).get("largest_batch"), search.get("smallest_batch_that_fails")
-    rests_on = search.get("largest_batch_rests_on")
-    why = why or (f"estimated: {rests_on}" if rests_on else None)
-    text += f" ({why})" if why else ""
-    if fails is not None and fails > 1:
-        text += f"; {count(fails)} did not fit"
-    if search.get("largest_batch_at_full_speed") is not None:
-        fast = count(search["largest_batch_at_full_speed"])
-        text += f"; the largest within 5 % of the best images per second is {fast}"
-    if search.get("trials"):
-        text += f" ({counted(len(search['trials']), 'batch size')} tried)"
-    return f"{text}, {source_of([search])}."
-
-
-def _found(search: Row) -> str:
-    trained, trains = ("would train",) * 2 if search.get("source") == "predicted" else ("trained", "trains")
-    at_least, at_most = search.get("largest_batch_at_least"), search.get("largest_batch_at_most")
-    likely = [count(size) for size in search.get("largest_batch_likely") or []]
-    if search.get("largest_batch") is not None:
-        return f"The largest batch that {trained} is {count(search['largest_batch'])}"
-    if at_least is not None:
-        return f"The largest batch that {trains} is at least {count(at_least)}, where the search ended"
-    if at_most or likely:
-        bounds = [f"at most {count(at_most)}" if at_most else "not known"]
-        if likely:
-            bounds.append(f"likely {' to '.join(likely)}" + (" or more" if len(likely) == 1 else ""))
-        return f"The largest batch that {trains} is {'; '.join(bounds)}"
-    if at_most is None and "largest_batch" in (search.get("unread") or {}):
-        return "The largest batch is not known"
-    if search.get("source") is None:
-        return "The search for the largest batch did not end"
-    no_single_image = search.get("smallest_batch_that_fails") in (1, None)
-    return f"Not even one image {trains}" if no_single_image else "No batch that trains was found"
-
-
-def _memory_by(varying: str, found: list[list[Row]]) -> Said:
-    """Memory of the largest group of rows in a sentence, with what is unknown about it, and its table."""
+def memory_by(varying: str, found: list[list[Row]]) -> Said:
+    """Memory of the first group of rows in a sentence, with what is unknown about it, and its table."""
     group = found[0]
     table = Table(
         caption=f"Memory by {varying.replace('_', ' ')}: {configuration(group[0], varying)}; "
@@ -206,11 +152,12 @@ def _memory_by(varying: str, found: list[list[Row]]) -> Said:
 
 
 def _name(row: Row, varying: str) -> str:
-    return optimizer_label(row["optimizer"]) if varying == "optimizer" else count(row["batch_size"])
+    return optimizer_label(row["optimizer"]) if varying == "optimizer" else count(row[varying])
 
 
 def _place(row: Row, varying: str) -> str:
-    return f"{'with' if varying == 'optimizer' else 'at batch'} {_name(row, varying)}"
+    name = _name(row, varying)
+    return {"optimizer": f"with {name}", "batch_size": f"at batch {name}"}.get(varying, f"at {name} tokens")
 
 
 def _cell(row: Row, field: str) -> str:

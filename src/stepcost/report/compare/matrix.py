@@ -92,7 +92,7 @@ def matrix(runs: Sequence[Run], rules: Sequence[FieldRule] = DEFAULT_MATRIX) -> 
     tables = [
         _table(f"Memory in {BYTES_NOTE}", in_bytes, runs),
         _table("Times; s = seconds, ms = milliseconds (not gated here)", in_time, runs),
-        _table("Other results; batches in images, accuracy at the last epoch", other, runs),
+        _table("Other results; accuracy at the last epoch", other, runs),
     ]
     return [builds(runs), *(table for table in tables if table is not None)]
 

@@ -143,8 +143,8 @@ def key_of_lines(figure: Figure, size: Size, names: Sequence[Named]) -> None:
     )
 
 
-def batch_axis(axes: Axes, batches: Sequence[int]) -> None:
-    """Make the x axis logarithmic, with a tick at each batch size that is far enough from the one before."""
+def batch_axis(axes: Axes, batches: Sequence[int], name: str) -> None:
+    """Name the x axis and make it logarithmic, with a tick at each size far enough from the one before."""
     axes.set_xscale("log", base=2)
     shown: list[int] = []
     room = max(1.9, (max(batches) / min(batches)) ** (1 / 8))
@@ -153,7 +153,7 @@ def batch_axis(axes: Axes, batches: Sequence[int]) -> None:
             shown.append(batch)
     axes.set_xticks(shown, [f"{batch:,}" for batch in shown])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("batch size, images a step")
+    axes.set_xlabel(name)
 
 
 def short(name: str) -> str:

@@ -17,11 +17,17 @@ from stepcost.report.rows import (
     of_question,
     optimizer_label,
 )
-from stepcost.units import GB, count, gb, joules, mb, ms, percent, significant
+from stepcost.request import Request, example_of
+from stepcost.schema import fields_of
+from stepcost.units import GB, an, count, gb, joules, mb, ms, percent, significant
 
 UNITS = "MB = 10**6 bytes, GB = 10**9 bytes"
 """Said once, and meant everywhere on the page."""
 NOT_READ = "not read"
+
+
+SAME_STEP = tuple(name for name in fields_of(Request) if name not in ("engine", "num_classes", "seed"))
+"""What is equal in rows of one step, however it is launched."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def _time(run: Run, row: Row) -> Figure:
         why = "memory is predicted, time is not" if row.get("source") == "predicted" else "no step was timed"
         return Figure(label, NOT_READ, why, "")
     best = min(found, key=lambda engine: found[engine])
-    notes = [f"{best}, {count(round(row['batch_size'] / found[best]))} images/s"]
+    notes = [f"{best}, {count(round(row['batch_size'] / found[best]))} {example_of(row)}s/s"]
     if best != "eager" and "eager" in found:
         notes.append(f"eager {ms(found['eager'])}")
     return Figure(label, ms(found[best]), "; ".join(notes), "measured")
@@ -135,8 +141,8 @@ def _energy(run: Run, row: Row) -> Figure:
         why = _why_not(row, "energy_j", "no row of this run has it")
         return Figure(label, NOT_READ, why, "")
     best = min(read, key=lambda one: one["energy_j"])
-    an_image_mj = significant(1000 * best["energy_j"] / best["batch_size"])
-    notes = [f"{best.get('engine') or 'eager'}, {an_image_mj} mJ an image"]
+    one_mj, one = significant(1000 * best["energy_j"] / best["batch_size"]), example_of(best)
+    notes = [f"{best.get('engine') or 'eager'}, {one_mj} mJ {an(one)}"]
     if others:
         notes.insert(0, f"{optimizer_label(best.get('optimizer'))}, batch {count(best['batch_size'])}")
     interval = best.get("energy_interval_j")
@@ -147,8 +153,7 @@ def _energy(run: Run, row: Row) -> Figure:
 
 def _alike(run: Run, row: Row) -> list[Row]:
     """Return rows of the same step, launched in any way: the row itself first."""
-    same = ("model", "optimizer", "batch_size", "image_size", "precision")
-    others = [one for one in run.rows if all(one.get(name) == row.get(name) for name in same)]
+    others = [one for one in run.rows if all(one.get(name) == row.get(name) for name in SAME_STEP)]
     return [row, *(one for one in others if one is not row and one.get("question") in ("2a", "3a", "4"))]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
@@ -25,7 +26,11 @@ from stepcost.report.page.drawing import NARROW, Plot, Size, caption, new_figure
 from stepcost.report.page.headline import headline_row
 from stepcost.report.page.palette import GREEN, INK, LIMIT, MEMORY_LINES, STACK, Part
 from stepcost.report.rows import Row, configuration, groups, having, is_search, of_question, optimizer_label
+from stepcost.request import example_of
 from stepcost.units import MB, count, mb, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAMES = {
     "tensor_bytes": "tensors",
@@ -198,15 +203,7 @@ def _draw_over_batch_size(
     size: Size, *, run: Run, rows: list[Row], tried: list[Any], search: Row, largest: int | None
 ) -> Figure:
     figure, (axes,) = new_figure(size, 380 if size is NARROW else 400)
-    names = []
-    for field, line in MEMORY_LINES.items():
-        told = having(rows, field)
-        if not told:
-            continue
-        xs, ys = [row["batch_size"] for row in told], [row[field] / MB for row in told]
-        said = [f"{NAMES[field]}, batch {count(row['batch_size'])}: {mb(row[field])}" for row in told]
-        draw_line(axes, xs, ys, line, said)
-        names.append(Named(xs[-1], ys[-1], NAMES[field], line))
+    names = memory_lines(axes, rows, "batch_size", lambda row: f"batch {count(row['batch_size'])}")
     line = MEMORY_LINES["peak_allocated_bytes"]
     for trial in tried:
         open_mark = line._replace(dash="")
@@ -216,13 +213,7 @@ def _draw_over_batch_size(
         )  # fmt: skip
         axes.lines[-1].set_fillstyle("none")
     batches = [one["batch_size"] for one in [*rows, *tried]] + ([largest] if largest else [])
-    total = run.machine.get("gpu_total_bytes")
-    if total:
-        axes.axhline(total / MB, color=LIMIT.color, linestyle=LIMIT.dash)
-        axes.annotate(
-            f"the card: {mb(total, 0)}", (min(batches), total / MB), xytext=(0, 5),
-            textcoords="offset points", color=LIMIT.color,
-        )  # fmt: skip
+    card_line(axes, run, min(batches))
     if largest:
         verb = "would train" if search.get("source") == "predicted" else "trained"
         bound = "" if search.get("largest_batch") else "at most "
@@ -233,7 +224,32 @@ def _draw_over_batch_size(
         )  # fmt: skip
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)
-    batch_axis(axes, batches)
+    batch_axis(axes, batches, f"batch size, {example_of(rows[0])}s a step")
     say_y(axes, "MB, logarithmic")
     name_lines(figure, axes, size, names)
     return figure
+
+
+def memory_lines(axes: Axes, rows: list[Row], varying: str, place: Callable[[Row], str]) -> list[Named]:
+    """Draw each memory figure that was read over what varies; return the lines with their names."""
+    names = []
+    for field, line in MEMORY_LINES.items():
+        told = having(rows, field)
+        if not told:
+            continue
+        xs, ys = [row[varying] for row in told], [row[field] / MB for row in told]
+        said = [f"{NAMES[field]}, {place(row)}: {mb(row[field])}" for row in told]
+        draw_line(axes, xs, ys, line, said)
+        names.append(Named(xs[-1], ys[-1], NAMES[field], line))
+    return names
+
+
+def card_line(axes: Axes, run: Run, left: float) -> None:
+    """Draw the memory of the card, where the run had one."""
+    total = run.machine.get("gpu_total_bytes")
+    if total:
+        axes.axhline(total / MB, color=LIMIT.color, linestyle=LIMIT.dash)
+        axes.annotate(
+            f"the card: {mb(total, 0)}", (left, total / MB), xytext=(0, 5),
+            textcoords="offset points", color=LIMIT.color,
+        )  # fmt: skip

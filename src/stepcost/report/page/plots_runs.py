@@ -69,7 +69,7 @@ METRICS = (
         )
     ),
     Metric("CUDA context by batch, MB", "3a", "batch_size", _bytes("context_bytes")),
-    Metric("largest batch, images", "3a", "optimizer", lambda row: row.get("largest_batch")),
+    Metric("largest batch", "3a", "optimizer", lambda row: row.get("largest_batch")),
     Metric("time a step by batch, ms", "3a", "batch_size", _ms(step_s)),
     Metric("GPU busy in a step by batch, ms", "3a", "batch_size", _ms(busy_s)),
     Metric("time a step by engine, ms", "4", WAY, _ms(step_s)),

@@ -15,6 +15,7 @@ from stepcost.report.page.axes import BACKING, batch_axis, draw_line, plain_numb
 from stepcost.report.page.drawing import Plot, Size, caption, hover, new_figure, where_of
 from stepcost.report.page.palette import BLUE, INK, ORANGE, TEAL, Line
 from stepcost.report.rows import Row, configuration, groups, of_question
+from stepcost.request import example_of
 from stepcost.units import count, ms, significant
 
 TICK = 0.5
@@ -25,21 +26,22 @@ LINE = Line(BLUE, "-", "o")
 
 
 def step_time_over_batch_size(run: Run) -> Plot | str:
-    """Draw milliseconds a step and images per second over batch size; or say why there is none."""
+    """Draw milliseconds a step, and examples per second, over batch size; or say why there is none."""
     found = groups([row for row in of_question(run.rows, "3a") if _median(row)], "batch_size")
     if not found:
         return "No training step was timed over batch size."
     rows = found[0]
+    per_second = f"{example_of(rows[0])}s per second"
     words = "; ".join(
         f"batch {count(row['batch_size'])}: {ms(_median(row) or 0)}, "
-        f"{significant(row['batch_size'] / (_median(row) or 1))} images per second"
+        f"{significant(row['batch_size'] / (_median(row) or 1))} {per_second}"
         for row in rows
     )
     rounds = sorted({row["stats"]["rounds"] for row in rows if row["stats"].get("rounds")})
     how_many = f" of {count(rounds[0])} steps" if len(rounds) == 1 else ""
     return Plot(
         "step-time-over-batch-size",
-        "Time of a training step, and images per second, over batch size",
+        f"Time of a training step, and {per_second}, over batch size",
         f"Two lines. {words}.",
         caption(rows, configuration(rows[0], "batch_size"), f"Band: fastest to slowest{how_many}"),
         where_of(run),
@@ -60,14 +62,15 @@ def _draw_over_batch_size(size: Size, *, rows: list[Row]) -> Figure:
     say_y(left, "ms a step, median")
     rates = [batch / median for batch, median in zip(batches, medians, strict=True)]
     right.set_yscale("log")
-    say_y(right, "images per second, logarithmic")
+    per_second = f"{example_of(rows[0])}s per second"
+    say_y(right, f"{per_second}, logarithmic")
     for axes, values, unit in (
         (left, [1000 * median for median in medians], "ms"),
-        (right, rates, "images per second"),
+        (right, rates, per_second),
     ):
         said = [f"batch {count(b)}: {significant(v, 4)} {unit}" for b, v in zip(batches, values, strict=True)]
         draw_line(axes, batches, values, LINE, said)
-        batch_axis(axes, batches)
+        batch_axis(axes, batches, f"batch size, {example_of(rows[0])}s a step")
         plain_numbers(axes.yaxis)
         axes.margins(x=0.14)
         for batch, value in zip(batches, values, strict=True):

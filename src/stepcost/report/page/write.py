@@ -21,6 +21,7 @@ from stepcost.report.page.all_rows import tables_of_all_rows
 from stepcost.report.page.drawing import Plot, to_png, to_svg
 from stepcost.report.page.facts import command_line, machine_table, session_model, session_tables
 from stepcost.report.page.plots_accuracy import accuracy_over_epochs, accuracy_over_time
+from stepcost.report.page.plots_lengths import memory_over_sequence_length
 from stepcost.report.page.plots_memory import (
     activations_by_module,
     memory_by_optimizer,
@@ -37,7 +38,7 @@ FIRST: Draw = parts_of_the_peak
 """The plot of the first screen."""
 PLOTS: dict[str, tuple[Draw, ...]] = {
     "2a": (memory_by_optimizer,),
-    "3a": (memory_over_batch_size, activations_by_module),
+    "3a": (memory_over_batch_size, memory_over_sequence_length, activations_by_module),
     "3b": (accuracy_over_epochs,),
     "3c": (step_time_over_batch_size,),
     "3d": (accuracy_over_time,),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepcost.report.answers.memory import largest_batch
+from stepcost.report.answers.sizes import largest_batch
 from stepcost.report.load import Run
 from stepcost.report.page.facts import session_model
 from stepcost.report.rows import (
