@@ -57,8 +57,8 @@ def test_a_number_that_a_kernel_hands_on_as_a_tensor_takes_nothing() -> None:
     """A remainder by a number is made of one by a tensor, which is on the CPU."""
     words = torch.empty(128, dtype=torch.int64, device="meta")
     assert events_of(lambda: words % 3) == [1024]
-    assert events_of(lambda: words[0].bfloat16() % 0.5) == [2, 2, -2]
-    assert events_of(lambda: words[0].bfloat16() * 0.5) == [2, 2, -2]
+    half = torch.empty((), dtype=torch.bfloat16, device="meta")
+    assert events_of(lambda: half % 0.5) == events_of(lambda: half * 0.5) == [2]
 
 
 def test_an_expanded_index_is_copied() -> None:
