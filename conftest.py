@@ -9,5 +9,6 @@ pytest_plugins = [
     "fixtures.training",
     "fixtures.searching",
     "fixtures.engines",
+    "fixtures.savers",
     "fixtures.instrument",
 ]

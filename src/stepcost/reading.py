@@ -89,6 +89,10 @@ class Reading:
     kept_by_modules: tuple[ModulesKept, ...] | None = stored(
         "`activation_bytes` by the modules that made them, most first, alike ones together"
     )
+    checkpointed_modules: dict[str, int] | None = stored(
+        "path of the modules that are computed again in backward, with `*` for numbers as in "
+        "`kept_by_modules`, to how many they are"
+    )
     first_step_peak_allocated_bytes: int | None = stored(
         "peak of the first step alone, which lies: optimizer state is not there yet"
     )

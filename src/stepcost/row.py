@@ -24,8 +24,8 @@ class Asked:
     name: str | None = stored("the benchmark's name (pytest-benchmark's own)")
     fullname: str | None = stored("the same with its file (pytest-benchmark's own)")
     question: str | None = stored(
-        "`1a`, `1b`, `1c`, `2a`, `3a`, `3b`, `4` or `instrument`. A `2a` row answers 2b too, a `3b` row 3c "
-        "and 3d",
+        "`1a`, `1b`, `1c`, `2a`, `3a`, `3b`, `4`, `5` or `instrument`. A `2a` row answers 2b too, a `3b` row "
+        "3c and 3d",
         identifies=True,
     )
     timed: str | None = stored(
@@ -40,6 +40,11 @@ class Asked:
     )
     card: str | None = stored(
         "in predicted rows: the card predicted for, a name in the catalog", identifies=True
+    )
+    saver: str | None = stored(
+        "question 5: the way to save memory, a name in the catalog or several joined by `+`; `plain` is the "
+        "step that they are compared with",
+        identifies=True,
     )
     stand_in_for: str | None = stored(
         "the model asked for, where a smaller one was trained in its place (no GPU)", identifies=True

@@ -33,6 +33,11 @@ NUM_CLASSES_EXPECTED = 10
 CPU_STUDY_S = 30.0
 """A model whose training runs take longer than this on the CPU is not trained there."""
 
+LOSSES_STEPS, LOSSES_BATCH, LOSSES_SEQUENCE = 2, 2, 32
+"""Steps, examples and tokens of which losses are compared in fp64: the second shows what the first did."""
+CPU_LOSSES_PARAMETERS = 200_000_000
+"""Models with more parameters than this take no steps in fp64 on the CPU."""
+
 
 class Session(Measurements):
     """Measures each request once and keeps the reading; predicts where there is no GPU."""
@@ -46,6 +51,7 @@ class Session(Measurements):
         self.settings = settings
         self._readings: dict[Request, list[Reading]] = {}
         """All that were taken of a request, each in a process of its own."""
+        self._losses: dict[Request, list[float]] = {}
         self.notes: list[str] = []
         """What a reader must know that turned up while it measured."""
         self._predictor: Worker | None = None
@@ -189,6 +195,26 @@ class Session(Measurements):
         limits = self.limits(request.precision, request.batch_size)
         unread = {**step["unread"], **limits["unread"]}
         return {**step, **limits, "least_s": least_s(step["least_bytes"], limits), "unread": unread}
+
+    @property
+    def why_no_losses(self) -> str | None:
+        """Why losses in fp64 are not read here; ``None`` where they are."""
+        if self.on_gpu or self.model.parameters <= CPU_LOSSES_PARAMETERS:
+            return None
+        return f"a step of {self.model.parameters:,} parameters in fp64 takes too long without a GPU"
+
+    def losses(self, request: Request) -> list[float]:
+        """Return the losses of the first steps of ``request`` in fp64, read once a session.
+
+        They are of a batch and a sequence that take no time, whatever sizes were asked for. Raises
+        ``MeasureError``.
+        """
+        length = request.sequence_length and min(request.sequence_length, LOSSES_SEQUENCE)
+        small = replace(request, batch_size=min(request.batch_size, LOSSES_BATCH), sequence_length=length)
+        if small not in self._losses:
+            with self.costs.of("read losses in fp64"), self.worker(jobs.LOSSES, small) as worker:
+                self._losses[small] = worker.call("losses", LOSSES_STEPS)
+        return self._losses[small]
 
     def prediction(self, request: Request) -> Reading:
         """Predict the memory of ``request`` without a GPU, in a child that serves the whole session.

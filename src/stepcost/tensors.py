@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from stepcost.activations import alike_path
 from stepcost.step import TrainingStep, bytes_of, tensors_in
 
 
@@ -24,7 +27,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
-def count_step(step: TrainingStep, batch: Any) -> dict[str, int]:
+def count_step(step: TrainingStep, batch: Any) -> dict[str, Any]:
     """Count what a step that was taken on ``batch`` keeps, in bytes, as ``Reading`` names it.
 
     State is told from single numbers, such as a count of steps; a tensor that parameters share counts once.
@@ -44,4 +47,19 @@ def count_step(step: TrainingStep, batch: Any) -> dict[str, int]:
         "optimizer_state_bytes": bytes_of(kept.values()),
         "optimizer_scalar_bytes": bytes_of(numbers.values()),
         "input_bytes": bytes_of(tensors_in(batch)),
+        "checkpointed_modules": checkpointed_modules(step.model),
     }
+
+
+def checkpointed_modules(model: nn.Module) -> dict[str, int]:
+    """Count the modules that ``prepare`` has computed again in backward, alike ones by one path."""
+    found = Counter(alike_path(path) for path, module in model.named_modules() if _is_checkpointed(module))
+    return dict(found)
+
+
+def _is_checkpointed(module: nn.Module) -> bool:
+    if getattr(module.forward, "func", None) is checkpoint:  # class by class
+        return True
+    # As ``transformers`` has it: its models have the same mark as the layers in them.
+    is_model = hasattr(module, "gradient_checkpointing_enable")
+    return getattr(module, "gradient_checkpointing", False) is True and not is_model

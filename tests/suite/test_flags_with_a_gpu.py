@@ -19,7 +19,7 @@ from stepcost.machine import Machine, ModelInfo
 from stepcost.reading import Reading
 
 pytest_plugins = ["fixtures.suite", "fixtures.options", "fixtures.session", "fixtures.rows",
-                  "fixtures.memory", "fixtures.training", "fixtures.engines"]
+                  "fixtures.memory", "fixtures.training", "fixtures.engines", "fixtures.savers"]
 session.warm_up_server = lambda prebuild: None
 
 
@@ -152,6 +152,24 @@ def test_engines_all(run):
     rows, _ = run("--engines=all", "--optimizers=rmsprop")
     compared = {row["engine"] for row in rows if row["timed"] == "engine step"}
     assert compared == {"eager", "graph", "graph-channels-last"}
+
+
+def test_savers(run):
+    """--savers measures and times the plain step and each way to save memory, each in its own process."""
+    asked = ("-k", "step_with_each_saver", "--optimizers=adam")
+    rows, told = run("--savers=bf16,accumulate+checkpoint", *asked)
+    assert [(row["saver"], row["source"], row["timed"]) for row in rows] == [
+        (name, "measured", "training step") for name in ("plain", "bf16", "accumulate+checkpoint")
+    ]
+    read = [asked[0] for _, method, asked, _ in told if method == "reading"]
+    names = ("batch_size", "precision", "accumulate", "checkpoint")
+    assert [tuple(request[name] for name in names) for request in read] == [
+        (24, "fp32", 1, None),
+        (24, "bf16", 1, None),
+        (6, "fp32", 4, "blocks"),
+    ]
+    timed = [asked[0]["precision"] for _, method, asked, _ in told if method == "timed_steps"]
+    assert timed == ["fp32", "bf16", "fp32"]
 
 
 def test_processes_that_memory_takes(run):

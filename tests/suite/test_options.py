@@ -57,6 +57,13 @@ def test_the_batch_size_at_which_optimizers_are_compared(sizes, compared):
         ({"dataset": "mnist"}, "--dataset: unknown data set 'mnist'; it takes digits"),
         ({"engine": "warp"}, "--engine: unknown name 'warp'"),
         ({"engines": "eager,warp"}, "--engines: unknown name 'warp'"),
+        (
+            {"savers": "bf16,bf61"},
+            "--savers: unknown name 'bf61'; did you mean bf16? It takes bf16, pure-bf16",
+        ),
+        ({"savers": "bf16+fp16"}, "--savers: bf16+fp16: bf16 and fp16 both change precision"),
+        ({"savers": "all,bf16"}, "--savers: 'all,bf16' names something twice"),
+        ({"savers": "plain,bf16"}, "--savers: plain is always among them"),
         ({"schedule": "step"}, "--schedule: unknown name 'step'"),
         ({"card": "h100"}, "--gpu: unknown name 'h100'; did you mean h100-80gb"),
         ({"price": "2.50"}, "--price: '2.50' is not a price; it takes money for an hour: 2.50/h or $2.50/h"),

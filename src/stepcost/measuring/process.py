@@ -31,6 +31,7 @@ from stepcost.failures import (
     ChildKilled,
     Failure,
     OutOfMemory,
+    Refused,
     first_line,
 )
 from stepcost.measuring.child import serve
@@ -182,7 +183,8 @@ class Worker:
             failure: Failure = value
             if failure.kind == "out of memory":
                 raise OutOfMemory(f"out of memory in {failure.phase}: {failure.message}")
-            error = ChildFailed(f"{self.name}.{method}, in {failure.phase}: {failure.message}")
+            kind_of = Refused if failure.kind == "refused" else ChildFailed
+            error = kind_of(f"{self.name}.{method}, in {failure.phase}: {failure.message}")
             error.reason = failure.message
             raise error
 

@@ -173,6 +173,7 @@ def _cudnn(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
 
     ``_cudnn_attention_forward`` in ``aten/src/ATen/native/transformers/cuda/attention.cu``.
     """
+    tape.loads_cudnn = True
     made = func(*args, **kwargs)
     tape.note([one for one in made[2:] if isinstance(one, torch.Tensor)])
     tape.note(made[:2])

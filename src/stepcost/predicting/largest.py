@@ -138,4 +138,4 @@ def _tensor_bytes(traced: Trace) -> int:
     """Bytes of live tensors at the end of a traced step's forward pass, as ``Reading.tensor_bytes``."""
     kept = simulate(traced, workspaces_on(None, (0, 0)), None).kept_bytes
     held = ("parameter_bytes", "buffer_bytes", "optimizer_state_bytes", "input_bytes")
-    return kept + sum(traced.counted[name] for name in held)
+    return kept + sum(int(traced.counted[name]) for name in held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from stepcost.predicting.attention import attention_on
 from stepcost.predicting.compared import rests_on
 from stepcost.predicting.simulate import Simulation, simulate
 from stepcost.predicting.torch_versions import version_of
-from stepcost.predicting.trace import Trace, trace_run
+from stepcost.predicting.trace import CUBLAS, CUDNN, Trace, trace_run
 from stepcost.predicting.validation import most_too_low
 from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading
@@ -134,13 +134,17 @@ def _reading(
 ) -> Reading:
     unread: dict[str, str] = {} if fits is not None or reason is None else {"fits": reason}
     likely = None
+    context = workspaces.context_bytes
+    if card is not None and simulation.peak is not None and CUDNN not in traced.libraries:
+        context = card.context_without_cudnn_bytes
     if card is None:
         unread |= dict.fromkeys(("process_bytes", "context_bytes", "workspace_bytes"), NO_CARD)
     elif card.context_bytes is None:
         likely = card.context_range_bytes
         unread["context_bytes"] = f"{NOT_MEASURED}; likely {range_mb(*likely)}"
         unread["process_bytes"] = f"reserved and the context, which is {unread['context_bytes']}"
-    elif simulation.peak is not None and not _loads_all_libraries(traced):
+    elif context is None or (simulation.peak is not None and CUBLAS not in traced.libraries):
+        context = card.context_bytes
         unread |= dict.fromkeys(("process_bytes", "context_bytes"), FEWER_LIBRARIES)
     if card is not None and workspaces.why_estimated is not None:
         unread["workspace_bytes"] = workspaces.why_estimated
@@ -164,7 +168,6 @@ def _reading(
         return Reading(**known)
     peaks = simulation.phase_peak_bytes
     reserved = simulation.allocator.peak_reserved_bytes
-    context = workspaces.context_bytes
     return Reading(
         **known,
         activation_bytes=simulation.kept_bytes,
@@ -178,10 +181,5 @@ def _reading(
         process_bytes=None if context is None else reserved + context,
         process_bytes_from="prediction",
         context_bytes=context,
-        ledger=simulation.peak.ledger,
+        ledger=replace(simulation.peak.ledger, context_bytes=context),
     )
-
-
-def _loads_all_libraries(traced: Trace) -> bool:
-    """Whether the step uses cuDNN and cuBLAS, so that the context is as large as it was measured."""
-    return {tape.WORKSPACE, tape.GEMM} <= {action for action, _, _ in traced.events}

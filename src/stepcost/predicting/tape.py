@@ -40,6 +40,8 @@ class Tape(TorchDispatchMode):
         """Allocation id to the module in whose forward it was made."""
         self.phase = FORWARD
         self.micro_batches, self._done = 1, 0
+        self.loads_cudnn = False
+        """Whether cuDNN is called for anything but convolutions, which ask for workspaces."""
         self.adds_in_place = self.in_setitem = False
         self.values = Values()
         self.uncompared: set[str] = set()

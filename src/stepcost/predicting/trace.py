@@ -24,7 +24,7 @@ from stepcost.ledger import BUFFER, GRADIENT, INPUT, PARAMETER, STATE
 from stepcost.predicting.as_on_cuda import as_on_cuda
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.rules import RULES
-from stepcost.predicting.tape import Event, Tape
+from stepcost.predicting.tape import GEMM, WORKSPACE, Event, Tape
 from stepcost.prepare import batch_of, memory_format, prepare, step_of
 from stepcost.reading import FORWARD
 from stepcost.request import Request
@@ -32,6 +32,7 @@ from stepcost.step import TrainingStep, tensors_in
 from stepcost.tensors import count_step
 from stepcost.workload import ImageClassifier, Workload, workload_of
 
+CUBLAS, CUDNN = "cuBLAS", "cuDNN"
 STEPS = 3
 """Two to warm up and the steady one that is read, as on a GPU."""
 MODEL_LOADED, BATCH_LOADED, STEP_BEGINS, STEP_DONE = (
@@ -49,9 +50,11 @@ class Trace:
     events: list[Event]
     kinds: dict[int, str]
     """Allocation id to what is known to live there."""
+    libraries: frozenset[str] = frozenset()
+    """Those of ``CUBLAS`` and ``CUDNN`` that the steps call: each that is loaded makes the context larger."""
     owners: dict[int, Owner] = field(default_factory=dict)
     """Allocation id to the module in whose forward it was made."""
-    counted: dict[str, int] = field(default_factory=dict)
+    counted: dict[str, Any] = field(default_factory=dict)
     """What ``count_step`` counts of the tensors: not rounded."""
     uncompared: frozenset[str] = frozenset()
     """Operators, by name and dtype, whose allocations were never compared with a GPU's."""
@@ -145,6 +148,7 @@ def trace_steps(
                 )
         trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners)
         trace.counted = count_step(step, batch)
+        trace.libraries = _libraries(tape)
         trace.uncompared = frozenset(tape.uncompared)
         tape.events = []  # what is freed from here on is the tracing's own end
         del first
@@ -152,3 +156,9 @@ def trace_steps(
     finally:
         if collecting:
             gc.enable()
+
+
+def _libraries(tape: Tape) -> frozenset[str]:
+    asked = {action for action, _, _ in tape.events}
+    called = ((CUBLAS, GEMM in asked), (CUDNN, WORKSPACE in asked or tape.loads_cudnn))
+    return frozenset(name for name, is_called in called if is_called)

@@ -10,10 +10,9 @@ from stepcost.report.opening import card_bytes, memory_of, opening_row
 from stepcost.report.rows import (
     EAGER,
     Row,
-    is_search,
-    of_question,
     optimizer_label,
     own_first,
+    searches,
     source_of,
 )
 from stepcost.row import clean_row
@@ -70,12 +69,12 @@ def _parts(row: Row, whole_bytes: int) -> str:
 
 
 def _largest(rows: list[Row]) -> str:
-    for row in of_question(rows, "3a"):
-        if is_search(row):
-            found = _bounds(row)
-            with_what = f"{optimizer_label(row['optimizer'])}, " if row.get("optimizer") else ""
-            return f"largest batch {found} ({with_what}{_source(row)})" if found else ""
-    return ""
+    row = next(iter(searches(rows)), None)
+    found = _bounds(row) if row else ""
+    if not row or not found:
+        return ""
+    with_what = f"{optimizer_label(row['optimizer'])}, " if row.get("optimizer") else ""
+    return f"largest batch {found} ({with_what}{_source(row)})"
 
 
 def _bounds(search: Row) -> str:

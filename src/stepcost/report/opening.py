@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from stepcost.catalog.cards import CARDS
+from stepcost.catalog.savers import PLAIN
 from stepcost.report.rows import MEMORY_FIGURES, Row, groups, having, is_search, of_question
 
 
@@ -22,12 +23,13 @@ def opening_row(rows: Iterable[Row], model: str | None) -> Row | None:
     """Return the row that is spoken of first, of the session's own ``model`` (``None``: of any).
 
     It is of the optimizers (2a), where these were not asked of the batch sizes (3a), else of the engines (4):
-    the first that does not fit, else the one that takes the most memory. Steps in fp64 are of a comparison of
-    losses, and a stand-in is none of the session's own.
+    the first that does not fit, else the one that takes the most memory. Else it is the plain step of
+    question 5. Steps in fp64 are of a comparison of losses, and a stand-in is none of the session's own.
     """
     own = [row for row in rows if not row.get("stand_in_for") and model in (None, row.get("model"))]
-    for question, varying in (("2a", "optimizer"), ("3a", "batch_size"), ("4", "batch_size")):
+    for question, varying in (("2a", "optimizer"), ("3a", "batch_size"), ("4", "batch_size"), ("5", "saver")):
         steps = having(of_question(own, question), "optimizer", "batch_size")
+        steps = [row for row in steps if row.get("saver") in (None, PLAIN)]
         asked = [row for row in steps if not is_search(row) and row.get("precision") != "fp64"]
         if found := groups(asked, varying):
             unfit = [row for row in found[0] if row.get("fits") is False]

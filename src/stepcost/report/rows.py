@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from stepcost.catalog.optimizers import OPTIMIZERS
+from stepcost.catalog.savers import PLAIN
 from stepcost.request import step_words
 from stepcost.row import ROW
 
@@ -50,6 +51,12 @@ def own_first(rows: Iterable[Row], model: str | None) -> list[Row]:
 def is_search(row: Row) -> bool:
     """Tell whether the row is of a search for the largest batch, and not of one batch size."""
     return row.get("timed") == "search" or row.get("trials") is not None
+
+
+def searches(rows: Iterable[Row]) -> list[Row]:
+    """Choose the searches for the largest batch of the step asked for, without a way to save memory."""
+    asked = [row for row in rows if row.get("question") in ("3a", "5") and is_search(row)]
+    return [row for row in asked if row.get("saver") in (None, PLAIN)]
 
 
 def having(rows: Iterable[Row], *names: str) -> list[Row]:

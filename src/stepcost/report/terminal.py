@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from stepcost.report.tables import Table
@@ -44,7 +45,8 @@ def print_answers(answers: Sequence[Answer], file: TextIO) -> None:
         shown += [heading, Padding(Text(answer.text), (0, 0, 0, 4))]
         if answer.table is not None:
             shown.append(Padding(Text(answer.table.caption, style="italic"), (1, 0, 0, 4)))
-            shown.append(Padding(_rich_table(answer.table, console.width - 4), (0, 0, 0, 4)))
+            for part in _beside(answer.table, console.width - 4):
+                shown.append(Padding(_rich_table(part, console.width - 4), (0, 0, 0, 4)))
     _print(console, *shown)
 
 
@@ -80,7 +82,7 @@ def print_table(table: Table, file: TextIO) -> None:
 
     # Where nobody looks at a screen of some width, a wide table is not cut.
     console = Console(file=file, highlight=False, width=None if file.isatty() else UNCUT_COLUMNS)
-    drawn = [_rich_table(table, console.width)] if table.rows else []
+    drawn = [_rich_table(part, console.width) for part in _beside(table, console.width) if table.rows]
     _print(console, Text(table.caption, style="italic"), *drawn)
 
 
@@ -95,6 +97,38 @@ def _print(console: Console, *shown: RenderableType) -> None:
     text = _BLANKS_AT_THE_END.sub(lambda end: end[0].replace(" ", ""), captured.get())
     encoding = getattr(console.file, "encoding", None) or "utf-8"
     console.file.write(text.encode(encoding, "replace").decode(encoding))
+
+
+def _beside(table: Table, columns_free: int) -> list[Table]:
+    """Return the table in as many parts as there must be for no figure to be cut, each with the labels."""
+    widths = [GAP + _least(table, place) for place in range(len(table.columns))]
+    labels = [*range(table.label_columns)]
+    free = columns_free - sum(widths[: len(labels)])
+    parts: list[list[int]] = [[]]
+    left = free
+    for place in range(len(labels), len(widths)):
+        if widths[place] > left and parts[-1]:
+            parts.append([])
+            left = free
+        parts[-1].append(place)
+        left -= widths[place]
+    return [
+        replace(
+            table,
+            columns=tuple(table.columns[place] for place in labels + part),
+            rows=tuple(tuple(row[place] for place in labels + part) for row in table.rows),
+        )
+        for part in parts
+    ]
+
+
+def _least(table: Table, place: int) -> int:
+    """Return the letters that a column must have, its heading folded at its words."""
+    cells = [table.columns[place], *(row[place] for row in table.rows)]
+    longest = max(map(len, cells))
+    if place < table.label_columns:
+        return min(NARROW_LABEL, longest)
+    return max(map(_longest_word, cells)) if longest <= LONGEST_FIGURE else min(30, longest)
 
 
 def _rich_table(table: Table, columns_free: int) -> RichTable:

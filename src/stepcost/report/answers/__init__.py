@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stepcost.price import Price
-from stepcost.report.answers import engines, fastest, instrument, memory, model, money, sizes, training
+from stepcost.report.answers import (
+    engines,
+    fastest,
+    instrument,
+    memory,
+    model,
+    money,
+    savers,
+    sizes,
+    training,
+)
 from stepcost.report.rows import Row, of_question, own_first, source_of
 from stepcost.report.said import Answer, Said
 from stepcost.row import MACHINE, clean_row
@@ -35,6 +45,7 @@ QUESTIONS = (
     Question("3c", "Which batch size is the fastest, and why?", fastest.fastest, money.of_training),
     Question("3d", "How does training accuracy rise over wall time?", training.accuracy_over_time),
     Question("4", "What does the way a step is run cost?", engines.by_engine, money.of_steps),
+    Question("5", "What does each way to save memory buy, and what does it cost in time?", savers.by_saver),
     Question("instrument", "What does measuring itself cost?", instrument.cost_of_measuring),
 )
 """A new question is one entry here, and a benchmark whose rows carry its name."""

@@ -83,7 +83,7 @@ def _bounded(field: str, rows: list[Row]) -> bool:
 
 def _unknown_said(told: list[Row]) -> str:
     """Say that the ranking rests on something unknown, which 2a names for the same rows."""
-    return "; not all of it is known (2a says what)" if _unknown(told, "optimizer") else ""
+    return "; not all of it is known (2a says what)" if unknown(told, "optimizer") else ""
 
 
 def _peaks_apart(most: Row, least: Row) -> str:
@@ -148,16 +148,19 @@ def memory_by(varying: str, found: list[list[Row]]) -> Said:
     text = f"{word.capitalize()} memory is {listed(parts)} ({configuration(group[0], varying)})"
     rest = len(found) - 1
     others = f" {counted(rest, 'more configuration')} in the tables." if rest else ""
-    return Said(f"{text}{_unknown(group, varying)}.{others}", source_of(group), table)
+    return Said(f"{text}{unknown(group, varying)}.{others}", source_of(group), table)
 
 
 def _name(row: Row, varying: str) -> str:
+    if varying == "saver":
+        return str(row["saver"])
     return optimizer_label(row["optimizer"]) if varying == "optimizer" else count(row[varying])
 
 
 def _place(row: Row, varying: str) -> str:
     name = _name(row, varying)
-    return {"optimizer": f"with {name}", "batch_size": f"at batch {name}"}.get(varying, f"at {name} tokens")
+    said = {"batch_size": f"at batch {name}", "sequence_length": f"at {name} tokens"}
+    return said.get(varying, f"with {name}")
 
 
 def _cell(row: Row, field: str) -> str:
@@ -166,7 +169,7 @@ def _cell(row: Row, field: str) -> str:
     return "out of memory" if row.get("fits") is False else "not read"
 
 
-def _unknown(group: list[Row], varying: str) -> str:
+def unknown(group: list[Row], varying: str) -> str:
     """``; not known: context (why); estimated: workspace at batch 64 (why)``: what the figures rest on."""
     reasons: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in group:

@@ -13,9 +13,8 @@ from stepcost.report.rows import (
     Row,
     configuration,
     having,
-    is_search,
-    of_question,
     optimizer_label,
+    searches,
 )
 from stepcost.request import Request, example_of
 from stepcost.schema import fields_of
@@ -87,8 +86,7 @@ def _peak(run: Run, row: Row) -> Figure:
 
 
 def _largest(run: Run, row: Row) -> Figure:
-    asked = [one for one in of_question(run.rows, "3a") if is_search(one)]
-    found = [one for one in asked if one.get("model") in (None, row.get("model"))]
+    found = [one for one in searches(run.rows) if one.get("model") in (None, row.get("model"))]
     label = "Largest batch"
     if not found:
         return Figure(label, "not searched", "no search is in this run", "")

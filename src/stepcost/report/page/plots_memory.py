@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,31 +74,44 @@ def parts_of_the_peak(run: Run) -> Plot | str:
 def memory_by_optimizer(run: Run) -> Plot | str:
     """Draw the stack of each optimizer's memory with its total; or say why there is none."""
     found = groups(of_question(run.rows, "2a"), "optimizer")
-    rows = [row for row in having(found[0], "ledger") if _parts(row)] if found else []
-    if not rows:
-        return "No ledger of memory by optimizer was read."
-    drawn = [
+    drawn = [(optimizer_label(row["optimizer"]), row, "") for row in found[0]] if found else []
+    title = "Memory in training by optimizer, at the peak of a step"
+    plot = stacks(run, drawn, "memory-by-optimizer", title, "optimizer")
+    return plot or "No ledger of memory by optimizer was read."
+
+
+def stacks(
+    run: Run, drawn: Sequence[tuple[str, Row, str]], name: str, title: str, varying: str, *said: str
+) -> Plot | None:
+    """Make the plot of stacked bars: the name of each, its row, and what stands behind its total.
+
+    ``None`` where no row has a ledger.
+    """
+    shown = [one for one in drawn if one[1].get("ledger") and _parts(one[1])]
+    if not shown:
+        return None
+    rows = [row for _, row, _ in shown]
+    stacked = [
         Bar(
-            short(optimizer_label(row["optimizer"])),
-            _total(row),
+            short(label),
+            _total(row) + more,
             [Segment(size, part.color, _said(part, size)) for part, size in _parts(row)],
         )
-        for row in rows
+        for label, row, more in shown
     ]
     there = {part.label for row in rows for part, _ in _parts(row)}
     key = [(part.label, part.color) for part in STACK if part.label in there]
     words = "; ".join(
-        f"{optimizer_label(row['optimizer'])}: "
-        + ", ".join(f"{part.label} {mb(size)}" for part, size in _parts(row))
-        for row in rows
+        f"{label}: {', '.join(f'{part.label} {mb(size)}' for part, size in _parts(row))}{more}"
+        for label, row, more in shown
     )
     return Plot(
-        "memory-by-optimizer",
-        "Memory in training by optimizer, at the peak of a step",
+        name,
+        title,
         f"Stacked bars. {words}.",
-        caption(rows, configuration(rows[0], "optimizer"), _lacking(rows)),
+        caption(rows, configuration(rows[0], varying), *said, _lacking(rows)),
         where_of(run),
-        partial(bars, rows=drawn, key=key),
+        partial(bars, rows=stacked, key=key),
     )
 
 
