@@ -125,7 +125,8 @@ def test_the_first_line_says_what_it_was_validated_with(capsys: pytest.CaptureFi
     ask = ["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--torch"]
     predict([*ask, "2.11"])
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == "Validated with runs on NVIDIA H100 80GB HBM3, torch 2.11 and cuDNN 9.19."
+    who = "image classifiers in fp32 on NVIDIA H100 80GB HBM3"
+    assert first == f"Validated with runs of {who}, torch 2.11 and cuDNN 9.19."
     predict([*ask, "2.15"])
     first = capsys.readouterr().out.splitlines()[0]
     for part in ("torch 2.11 and cuDNN 9.19", "not with torch 2.15", "gives its workspaces back"):

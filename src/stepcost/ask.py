@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import cloudpickle
@@ -22,14 +22,12 @@ from stepcost.measuring.measurements import Measurements
 from stepcost.predicting.prediction import predict_in_full
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.validation import validation_line
-from stepcost.request import BLOCKS, Request, step_words, without_images
+from stepcost.request import BLOCKS, Request, without_images
 from stepcost.settings import FLAGS, whole
 from stepcost.workload import OwnStep, workload_of
 
 TIME_LIMIT_S = 300.0
 """A child that is silent for longer has hung."""
-VALIDATED_STEPS = "image classifiers in fp32"
-"""What was trained in the runs that predictions were compared with."""
 BUILD = ("torch", "cudnn", "cuda", "driver", "compute_capability")
 """What bytes depend on, besides the card."""
 SIZES_OF = {IMAGES: ("image_size", "num_classes"), TOKENS: ("sequence_length",)}
@@ -68,9 +66,7 @@ def predict(
     card = None if gpu is None else find_card(gpu)
     request, own = _asked(model, make_batch, loss, optimizer, batch_size=batch_size, **step)
     version = torch_version or installed_torch()
-    line = validation_line(card, version_of(version))
-    if own is not None or request.image_size is None or step_words(asdict(request)):
-        line = f"{line} Those runs trained {VALIDATED_STEPS}; this step is another."
+    line = validation_line(request, card, version_of(version))
     with torch.random.fork_rng(devices=[]):
         found = predict_in_full(request, card, torch_version=version, workload=own)
     return Cost(

@@ -118,6 +118,13 @@ class Session(Measurements):
         return next(name for name in UNCOMPILED_BY_SPEED if ENGINES[name].why_not(optimizer) is None)
 
     @property
+    def _any_step(self) -> Request:
+        """One of the steps that this session asks about."""
+        return self.request(
+            optimizer=self.settings.batch_optimizer, batch_size=min(self.settings.batch_sizes)
+        )
+
+    @property
     def _model_asked(self) -> Request:
         """The model as this session asks about it, in whatever step."""
         optimizer, size = self.settings.batch_optimizer, min(self.settings.batch_sizes)
@@ -234,7 +241,7 @@ class Session(Measurements):
     @functools.cached_property
     def validation(self) -> str | None:
         """What predictions were compared with, in one line; ``None`` where nothing is predicted."""
-        return None if self.on_gpu else str(self._predicted("validation"))
+        return None if self.on_gpu else str(self._predicted("validation", self._any_step))
 
     def _predicted(self, method: str, *arguments: Any) -> Any:
         if self._predictor is None:

@@ -10,7 +10,7 @@ import pytest
 from stepcost import jobs
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting.torch_versions import version_of
-from stepcost.predicting.validation import VALIDATED_CUDNN, is_validated
+from stepcost.predicting.validation import VALIDATED_CUDNN, were_run
 
 pytestmark = pytest.mark.gpu
 
@@ -162,11 +162,7 @@ def test_prediction_is_the_reading_to_the_byte(read, planted, request_of, machin
     """What is predicted for this card is what is read on it, ledger, phases and process included."""
     cards = [one for one in CARDS.values() if one.gpu == machine.gpu]
     version = version_of(machine.torch)
-    if (
-        not cards
-        or not is_validated(cards[0], version)
-        or not machine.cudnn.startswith(f"{VALIDATED_CUDNN}.")
-    ):
+    if not cards or not were_run(cards[0], version) or not machine.cudnn.startswith(f"{VALIDATED_CUDNN}."):
         pytest.skip(f"not validated: {machine.gpu}, torch {machine.torch}, cuDNN {machine.cudnn}")
     with planted(None).worker(jobs.PREDICTION) as worker:
         predicted = worker.call("predict", request_of("resnet152", rule, 64), cards[0].name)

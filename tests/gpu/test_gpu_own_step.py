@@ -12,7 +12,7 @@ import stepcost
 from experiments.own_steps import STEPS
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting.torch_versions import installed_torch, version_of
-from stepcost.predicting.validation import is_validated
+from stepcost.predicting.validation import were_run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("machine")]
 
@@ -26,7 +26,7 @@ def test_the_prediction_is_the_reading(name):
     build, make_batch, loss = STEPS[name]
     measured = measure(build(), make_batch, loss)
     card = next((one for one in CARDS.values() if one.gpu == measured.gpu), None)
-    if not is_validated(card, version_of(installed_torch())):
+    if not were_run(card, version_of(installed_torch())):
         pytest.skip(f"no run was compared with {measured.gpu} and torch {installed_torch()}")
     predicted = stepcost.predict(build(), make_batch, loss, optimizer="adamw", batch_size=64, gpu=card.name)
     for figure in ("peak_allocated_bytes", "peak_reserved_bytes", "activation_bytes", "parameter_bytes"):
@@ -45,7 +45,7 @@ def test_optimizers_keep_what_was_predicted(optimizer):
     asked = {"optimizer": optimizer, "batch_size": 64}
     measured = stepcost.measure(build(), make_batch, loss, **asked)
     card = next((one for one in CARDS.values() if one.gpu == measured.gpu), None)
-    if not is_validated(card, version_of(installed_torch())):
+    if not were_run(card, version_of(installed_torch())):
         pytest.skip(f"no run was compared with {measured.gpu} and torch {installed_torch()}")
     predicted = stepcost.predict(build(), make_batch, loss, gpu=card.name, **asked)
     for figure in ("optimizer_state_bytes", "optimizer_scalar_bytes", "peak_allocated_bytes"):

@@ -71,7 +71,14 @@ def test_fault_costs_its_own_row_only(suite, pytester):
         "        return self.head(x.mean(dim=(2, 3)))\n"
         "def picky(num_classes): return Picky()\n"
     )
-    flags = ("--model", "mine:picky", *SMALL[2:], "--benchmark-save=half", "-k", "step_at or footprint")
+    flags = (
+        "--model",
+        "mine:picky",
+        *SMALL[2:],
+        "--benchmark-save=half",
+        "-k",
+        "step_at_each_batch or footprint",
+    )
     result = suite(*flags)
     result.assert_outcomes(passed=2, failed=1, deselected=result.parseoutcomes()["deselected"])
     assert result.ret == 1

@@ -82,10 +82,10 @@ def answer(
     fields |= {
         "gpu": card.gpu if card else None,
         "torch": torch_version,
-        "validated": is_validated(card, version),
+        "validated": is_validated(request, card, version),
         "validated_with": validated_with(),
         "changed_since_validated": changes_since(card, version),
-        "expected_error": expected_error(prediction.workspaces, card, version),
+        "expected_error": expected_error(request, prediction.workspaces, card, version),
     }
     kept = prediction.kept if activations and reading.fits is not False else None
     if activations:
@@ -95,7 +95,7 @@ def answer(
     fields["seconds"] = time.perf_counter() - started
     return Answer(
         fields=fields,
-        first_line=validation_line(card, version),
+        first_line=validation_line(request, card, version),
         reading=reading,
         card=card,
         kept=kept,

@@ -19,9 +19,9 @@ class Prediction:
         """Predict the memory of one training configuration on a card of the catalog, in bytes."""
         return predict(request, CARDS[card])
 
-    def validation(self, card: str) -> str:
-        """Say in one line what predictions for a card were compared with, with the torch installed here."""
-        return validation_line(CARDS[card], version_of(installed_torch()))
+    def validation(self, request: Request, card: str) -> str:
+        """Say in one line what such predictions for a card were compared with, with the torch of here."""
+        return validation_line(request, CARDS[card], version_of(installed_torch()))
 
     def largest_batch(self, request: Request, card: str) -> PredictedLargest:
         """Predict the largest batch that a card would train, or its bounds."""

@@ -19,6 +19,7 @@ from stepcost.predicting.workspaces import find_table, workspaces_on
 from stepcost.request import Request, why_not_predicted_on
 from stepcost.search import PredictedLargest, PredictedLongest, bracket, guess_from_tensors
 
+NO_RUN = "no run of such a step was compared with this card and torch"
 RESOLUTION = 0.005
 """The search ends where the neighbour that does not fit is within this share."""
 MOST = 1 << 20
@@ -124,7 +125,7 @@ def _most(
     if card.is_measured and find_table(card.compute_capability) is not None:
         workspaces = workspaces_on(card, version)
         simulate(trace(good), workspaces, card.room_bytes)
-        untested = None if is_validated(card, version) else "no run was compared with this card and torch"
+        untested = None if is_validated(request, card, version) else NO_RUN
         rests_on = "; ".join(filter(None, (workspaces.why_estimated, untested))) or None
         if bad is None:
             return Most(at_least=good, rests_on=rests_on)

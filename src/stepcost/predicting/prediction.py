@@ -74,7 +74,7 @@ def predict_in_full(
         for action, what, more in traced.events:
             if action == tape.WORKSPACE:
                 workspaces.of(what, *more)
-    too_low = most_too_low(workspaces, card, version)
+    too_low = most_too_low(request, workspaces, card, version)
     fits, reason = _fits(traced, simulation, workspaces, card, too_low)
     kept = by_module(simulation.kept if fits is not False else [])
     reading = _reading(traced, simulation, workspaces, card, kept, fits=fits, reason=reason, started=started)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.predicting.torch_versions import CUBLAS_32_MIB_ON_BLACKWELL, CUBLAS_FREES, Version
 from stepcost.predicting.workspaces import Estimated, Workspaces
+from stepcost.request import Request, step_words
 
 VALIDATED_TORCH: Version = (2, 11)
 VALIDATED_CUDNN = "9.19"
@@ -13,6 +16,8 @@ VALIDATED_CARDS = ("h100-80gb", "h200-141gb")
 """Cards of those runs."""
 RANGES_FROM = "h100-80gb"
 """The card whose runs are enough for a range of errors."""
+CLASSIFIERS, LANGUAGE_MODELS = "image classifiers in fp32", "language models of transformers"
+"""What was trained in those runs."""
 Ranges = dict[str, tuple[float, float]]
 RECORDED: Ranges = {
     "peak_allocated_bytes": (-0.0007, 0.0005),
@@ -26,34 +31,62 @@ OTHER_CONVOLUTIONS: Ranges = {"peak_allocated_bytes": (-0.418, 0.293), "peak_res
 """Lowest and highest with each estimated from other convolutions (``--leave-out convolutions``)."""
 
 
-def expected_error(workspaces: Workspaces, card: Card | None, version: Version) -> Ranges | None:
+LANGUAGE: Ranges = {
+    "peak_allocated_bytes": (-0.0006, 0.0087),
+    "peak_reserved_bytes": (-0.001, 0.0092),
+    "process_bytes": (-0.001, 0.0088),
+}
+"""The same over the runs of language models, in all precisions."""
+
+
+def trained(request: Request) -> str | None:
+    """Return what of the runs a step is like: ``CLASSIFIERS``, ``LANGUAGE_MODELS``, or ``None`` of them."""
+    if request.sequence_length is not None:
+        return LANGUAGE_MODELS
+    plain = request.image_size is not None and not step_words(asdict(request))
+    return CLASSIFIERS if plain else None
+
+
+def expected_error(
+    request: Request, workspaces: Workspaces, card: Card | None, version: Version
+) -> Ranges | None:
     """Return lowest and highest error seen, as shares, by figure; ``None`` where no run can tell.
 
     ``workspaces`` are those of the prediction: what of them was estimated decides the range.
     """
-    if card is None or card.name != RANGES_FROM or version != VALIDATED_TORCH:
+    like = trained(request)
+    if card is None or card.name != RANGES_FROM or version != VALIDATED_TORCH or like is None:
         return None
+    if like == LANGUAGE_MODELS:
+        return LANGUAGE if workspaces.estimated is None else None
     if workspaces.estimated is None:
         return RECORDED
     return OTHER_BATCHES if workspaces.estimated is Estimated.FROM_BATCHES else OTHER_CONVOLUTIONS
 
 
-def most_too_low(workspaces: Workspaces, card: Card | None, version: Version) -> float:
+def most_too_low(request: Request, workspaces: Workspaces, card: Card | None, version: Version) -> float:
     """Return the share by which reserved memory may be predicted too low, as far as runs can tell.
 
     Where no run was compared with that card and torch, it is taken to be as for batch sizes that are not in
     the table, at least.
     """
-    if workspaces.estimated is None and is_validated(card, version):
-        return 0.0
+    if workspaces.estimated is None and is_validated(request, card, version):
+        return -LANGUAGE["peak_reserved_bytes"][0] if trained(request) == LANGUAGE_MODELS else 0.0
     from_convolutions = workspaces.estimated not in (None, Estimated.FROM_BATCHES)
     low, _ = (OTHER_CONVOLUTIONS if from_convolutions else OTHER_BATCHES)["peak_reserved_bytes"]
     return -low
 
 
-def is_validated(card: Card | None, version: Version) -> bool:
-    """Whether predictions for ``card`` with that torch were compared with runs."""
+def were_run(card: Card | None, version: Version) -> bool:
+    """Whether any predictions for ``card`` with that torch were compared with runs."""
     return card is not None and card.name in VALIDATED_CARDS and version == VALIDATED_TORCH
+
+
+def is_validated(request: Request, card: Card | None, version: Version) -> bool:
+    """Whether predictions of such steps for ``card`` with that torch were compared with runs."""
+    like = trained(request)
+    cards = (RANGES_FROM,) if like == LANGUAGE_MODELS else VALIDATED_CARDS
+    return card is not None and card.name in cards and version == VALIDATED_TORCH and like is not None
 
 
 def validated_with() -> dict[str, object]:
@@ -76,15 +109,19 @@ def changes_since(card: Card | None, version: Version) -> list[str]:
     return [text for since, concerned, text in changes if concerned and VALIDATED_TORCH < since <= version]
 
 
-def validation_line(card: Card | None, version: Version) -> str:
+def validation_line(request: Request, card: Card | None, version: Version) -> str:
     """Say in one line what predictions were compared with, and what of this one was not."""
     with_what = f"torch {_text(VALIDATED_TORCH)} and cuDNN {VALIDATED_CUDNN}"
-    if card is not None and is_validated(card, version):
-        return f"Validated with runs on {card.gpu}, {with_what}."
-    gpus = " and ".join(CARDS[name].gpu for name in VALIDATED_CARDS)
+    like = trained(request)
+    if card is not None and is_validated(request, card, version):
+        return f"Validated with runs of {like} on {card.gpu}, {with_what}."
+    cards = (RANGES_FROM,) if like == LANGUAGE_MODELS else VALIDATED_CARDS
+    gpus = " and ".join(CARDS[name].gpu for name in cards)
     others = [f"with torch {_text(version)}"] if version != VALIDATED_TORCH else []
-    others += [f"on {card.gpu}"] if card is not None and card.name not in VALIDATED_CARDS else []
-    line = "; not ".join([f"Validated with runs on {gpus}, {with_what}", *others])
+    others += [f"on {card.gpu}"] if card is not None and card.name not in cards else []
+    others += ["with such a step"] if like is None else []
+    runs = f"runs of {like or f'{CLASSIFIERS} and of {LANGUAGE_MODELS}'}"
+    line = "; not ".join([f"Validated with {runs} on {gpus}, {with_what}", *others])
     changes = changes_since(card, version)
     return f"{line}. Changed since, by rule: {'; '.join(changes)}." if changes else f"{line}."
 
