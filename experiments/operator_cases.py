@@ -94,6 +94,16 @@ def hugging_face(kind: str, **changes: Any) -> nn.Module:
         "t5": lambda: transformers.T5Config(
             num_layers=2, decoder_start_token_id=0, pad_token_id=0, **changes
         ),
+        "gemma3": lambda: transformers.Gemma3TextConfig(
+            hidden_size=640,
+            intermediate_size=2048,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=1,
+            head_dim=256,
+            sliding_window=512,
+            **changes,
+        ),
         "mistral": lambda: transformers.MistralConfig(
             hidden_size=1024,
             intermediate_size=2816,
