@@ -55,7 +55,12 @@ class Type(IntEnum):
     CHAR = 24
 
 
-C_TYPES: dict[Type, Any] = {Type.INT64: c_int64, Type.FLOAT: c_float, Type.DESCRIPTOR: c_void_p, Type.CHAR: c_char}
+C_TYPES: dict[Type, Any] = {
+    Type.INT64: c_int64,
+    Type.FLOAT: c_float,
+    Type.DESCRIPTOR: c_void_p,
+    Type.CHAR: c_char,
+}
 """The rest are ints."""
 DATA_TYPES = {"fp32": 0, "fp64": 1, "fp16": 2, "bf16": 9}
 MODES = {"instant": 0, "b": 1, "fallback": 2}

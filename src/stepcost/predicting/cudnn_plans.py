@@ -12,21 +12,16 @@ import math
 from stepcost.predicting.convolution import (
     BACKWARD_DATA,
     BACKWARD_WEIGHT,
-    DIRECTIONS,
     DTYPES,
     FORWARD,
     Convolution,
 )
 from stepcost.predicting.cudnn_library import Library, Plan
-from stepcost.predicting.recorded import Table
+from stepcost.predicting.products import PARTIAL_BYTES, Products
 
 FALLBACKS_FROM_BYTES = 64 << 20
 """Workspaces from this size on are told with what is tried where there is no room for them."""
 MAX_PLANS = 32
-PRODUCT_BYTES = 512
-"""The most that a batched product of cuBLASLt takes; recorded were 0 to 400."""
-PARTIAL_BYTES = 4
-"""Partial sums are float32."""
 TILES = {
     FORWARD: {0: (128, 128), 1: (128, 64), 3: (256, 128), 5: (64, 64), 7: (64, 128), 9: (64, 256)},
     BACKWARD_DATA: {0: (128, 128), 1: (128, 64), 3: (256, 128), 5: (64, 64), 7: (64, 128), 9: (64, 256)},
@@ -48,18 +43,18 @@ def workspaces_of(
     direction: str,
     *,
     multiprocessors: int,
-    products: Table | None,
+    products: Products | None,
 ) -> list[int] | None:
     """Return the workspace of a convolution in bytes, and what is tried after it where there is no room.
 
-    ``products`` is a table whose 1x1 convolutions say where cuDNN leaves them to cuBLASLt. ``None`` where
-    the library does not answer.
+    ``products`` say which 1x1 convolutions cuDNN leaves to cuBLASLt. ``None`` where the library does not
+    answer.
     """
     if _torchs_own(one):
         return [0]
     if _is_depthwise(one) and one.dtype != "fp32" and direction == BACKWARD_WEIGHT:
         return [one.weight_bytes // DTYPES[one.dtype].itemsize * PARTIAL_BYTES * NATIVE_PARTS]
-    product = None if products is None else _product(one, batch_size, direction, products)
+    product = None if products is None else products.bytes_of(one, batch_size, direction)
     if product is not None:
         return [product]
     found = library.plans(one, batch_size, direction, 1)
@@ -92,9 +87,7 @@ def _bytes(plan: Plan, one: Convolution, batch_size: int, direction: str, multip
     return plan.unsplit + _partial_sums(plan, one, batch_size, direction, multiprocessors)
 
 
-def _partial_sums(
-    plan: Plan, one: Convolution, batch_size: int, direction: str, multiprocessors: int
-) -> int:
+def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str, multiprocessors: int) -> int:
     """Bytes of the partial sums of a plan that splits long sums so that no multiprocessor is idle.
 
     A block makes a tile of the result. Tiles of the last round are split over the multiprocessors that it
@@ -132,55 +125,3 @@ def _product_size(one: Convolution, batch_size: int, direction: str) -> tuple[in
     if direction == BACKWARD_DATA:
         return batch_size * math.prod(one.size), inputs, 1, outputs * taps
     return outputs, inputs, taps, made
-
-
-def is_product(one: Convolution) -> bool:
-    """Whether it is a plain matrix product, that cuDNN may leave to cuBLASLt."""
-    return (one.kernel, one.stride, one.padding, one.groups, one.output_layout) == (
-        (1, 1),
-        (1, 1),
-        (0, 0),
-        1,
-        "nchw",
-    )
-
-
-def _product(one: Convolution, batch_size: int, direction: str, products: Table) -> int | None:
-    """Bytes of a 1x1 convolution where cuDNN leaves it to cuBLASLt; ``None`` where it likely does not.
-
-    It does where it did for the recorded convolution most like it. A gradient of the weight is then made by
-    image and summed.
-    """
-    if not is_product(one):
-        return None
-    near = _nearest(one, batch_size, products)
-    if near is None:
-        return None
-    other, other_batch, cell = near
-    recorded = cell[DIRECTIONS.index(direction)][0]
-    if direction == BACKWARD_WEIGHT:
-        by_image = other_batch * other.outputs * other.inputs * PARTIAL_BYTES
-        if 0 <= recorded - by_image <= PRODUCT_BYTES:
-            return batch_size * one.outputs * one.inputs * PARTIAL_BYTES
-        return None
-    return recorded if recorded <= PRODUCT_BYTES else None
-
-
-def _nearest(
-    one: Convolution, batch_size: int, products: Table
-) -> tuple[Convolution, int, list[list[int]]] | None:
-    """Return the recorded product most like ``one``, its batch size and its cell."""
-    pixels, is_vector = math.prod(one.size), math.prod(one.size) == 1
-
-    def unlike(other: Convolution) -> float:
-        pairs = ((one.inputs, other.inputs), (one.outputs, other.outputs), (pixels, math.prod(other.size)))
-        return sum(math.log(left / right) ** 2 for left, right in pairs)
-
-    same = [other for other in products.products if (math.prod(other.size) == 1) == is_vector]
-    other = min(same, key=unlike, default=None)
-    if other is None:
-        return None
-    row = products.convolutions[other.key]
-    batches = [int(text) for text in row if (text == "1") == (batch_size == 1)] or [int(text) for text in row]
-    batch = min(batches, key=lambda count: abs(math.log(count / batch_size)))
-    return other, batch, row[str(batch)]

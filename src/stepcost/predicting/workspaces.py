@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -11,6 +12,7 @@ from stepcost.predicting.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolu
 from stepcost.predicting.cudnn_library import Library, find_library
 from stepcost.predicting.cudnn_plans import workspaces_of
 from stepcost.predicting.devices import MULTIPROCESSORS, described
+from stepcost.predicting.products import Products
 from stepcost.predicting.recorded import Row, Table, between, find_table, values
 from stepcost.predicting.torch_versions import (
     CUBLAS_32_MIB_ON_BLACKWELL,
@@ -55,8 +57,8 @@ class Workspaces:
     """Version of the cuDNN that the predicted torch brings, as far as known."""
     library: Library | None = None
     """That cuDNN, where it is installed."""
-    products: Table | None = None
-    """The table that says of 1x1 convolutions where cuDNN leaves them to cuBLASLt."""
+    products: Products | None = None
+    """Which 1x1 convolutions it leaves to cuBLASLt."""
     asked: set[str] = field(default_factory=set)
     """Convolutions that cuDNN was asked about."""
     missing: set[str] = field(default_factory=set)
@@ -181,5 +183,11 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
         context_bytes=card.context_bytes,
         cudnn=cudnn,
         library=find_library(cudnn, described(card)),
-        products=find_table(capability) or find_table(PRODUCTS_FROM),
+        products=_products(capability),
     )
+
+
+@functools.cache
+def _products(capability: str) -> Products | None:
+    table = find_table(capability) or find_table(PRODUCTS_FROM)
+    return None if table is None else Products(table)
