@@ -22,11 +22,11 @@ from typing import Any
 from experiments.arguments import parser_of
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.predicting.prediction import predict
-from stepcost.predicting.products import Products
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.tape import WORKSPACE
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.trace import trace_run
+from stepcost.predicting.unasked import Unasked
 from stepcost.predicting.workspaces import workspaces_on
 from stepcost.request import Request
 
@@ -77,7 +77,7 @@ def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -
             }
             table = replace(table, convolutions=kept)
         if left_out == "table":
-            workspaces = replace(workspaces, table=None, products=table and Products(table))
+            workspaces = replace(workspaces, table=None, unasked=table and Unasked(table))
         else:
             workspaces = replace(workspaces, table=table, library=None)
         simulation = simulate(traced, workspaces, card.room_bytes)

@@ -2,7 +2,7 @@
 
 Two parts cannot be asked there and are rules, held against what was recorded on an H100
 (``docs/notes/prediction.md``): partial sums, whose number depends on the multiprocessors of the device, and
-products that cuDNN leaves to cuBLASLt, which cannot be started without one.
+plans that are left out of the answer (``unasked.py``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stepcost.predicting.convolution import (
     Convolution,
 )
 from stepcost.predicting.cudnn_library import Library, Plan
-from stepcost.predicting.products import PARTIAL_BYTES, Products
+from stepcost.predicting.unasked import FLOAT_BYTES, Unasked
 
 FALLBACKS_FROM_BYTES = 64 << 20
 """Workspaces from this size on are told with what is tried where there is no room for them."""
@@ -43,20 +43,20 @@ def workspaces_of(
     direction: str,
     *,
     multiprocessors: int,
-    products: Products | None,
+    unasked: Unasked | None,
 ) -> list[int] | None:
     """Return the workspace of a convolution in bytes, and what is tried after it where there is no room.
 
-    ``products`` say which 1x1 convolutions cuDNN leaves to cuBLASLt. ``None`` where the library does not
+    ``unasked`` are the plans that it leaves out of its answer here. ``None`` where the library does not
     answer.
     """
     if _torchs_own(one):
         return [0]
     if _is_depthwise(one) and one.dtype != "fp32" and direction == BACKWARD_WEIGHT:
-        return [one.weight_bytes // DTYPES[one.dtype].itemsize * PARTIAL_BYTES * NATIVE_PARTS]
-    product = None if products is None else products.bytes_of(one, batch_size, direction)
-    if product is not None:
-        return [product]
+        return [one.weight_bytes // DTYPES[one.dtype].itemsize * FLOAT_BYTES * NATIVE_PARTS]
+    size = None if unasked is None else unasked.bytes_of(one, batch_size, direction)
+    if size is not None:
+        return [size]
     found = library.plans(one, batch_size, direction, 1)
     if found and _bytes(found[0], one, batch_size, direction, multiprocessors) >= FALLBACKS_FROM_BYTES:
         found = library.plans(one, batch_size, direction, MAX_PLANS)
@@ -113,7 +113,7 @@ def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str,
     if not left:
         return 0
     parts = min(at_once // left, summed // SHARES[rounds > 0])
-    return left * parts * tile[0] * tile[1] * PARTIAL_BYTES if parts > 1 else 0
+    return left * parts * tile[0] * tile[1] * FLOAT_BYTES if parts > 1 else 0
 
 
 def _product_size(one: Convolution, batch_size: int, direction: str) -> tuple[int, int, int, int]:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from stepcost.predicting.convolution import BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS, FORWARD, Convolution
+from stepcost.predicting.recorded import TABLES, Table
 from stepcost.predicting.tape import WORKSPACE
 from stepcost.predicting.trace import trace_run
-from stepcost.predicting.recorded import TABLES, Table
 from stepcost.request import Request
 from stepcost.step import bytes_of
 

@@ -46,12 +46,6 @@ class Table:
         return found
 
     @functools.cached_property
-    def products(self) -> list[Convolution]:
-        """The recorded convolutions that are plain matrix products of float32 images."""
-        kind = (1, 1), (1, 1), (1, 1), "plain", "fp32", "nchw", "nchw"
-        return [one for one in self._by_kind.get(kind, []) if one.padding == (0, 0)]
-
-    @functools.cached_property
     def _nearest(self) -> dict[Convolution, Convolution | None]:
         return {}
 

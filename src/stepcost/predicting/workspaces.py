@@ -12,7 +12,6 @@ from stepcost.predicting.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolu
 from stepcost.predicting.cudnn_library import Library, find_library
 from stepcost.predicting.cudnn_plans import workspaces_of
 from stepcost.predicting.devices import MULTIPROCESSORS, described
-from stepcost.predicting.products import Products
 from stepcost.predicting.recorded import Row, Table, between, find_table, values
 from stepcost.predicting.torch_versions import (
     CUBLAS_32_MIB_ON_BLACKWELL,
@@ -21,6 +20,7 @@ from stepcost.predicting.torch_versions import (
     CUDNN_OF,
     Version,
 )
+from stepcost.predicting.unasked import Unasked
 
 
 class Estimated(Enum):
@@ -57,8 +57,8 @@ class Workspaces:
     """Version of the cuDNN that the predicted torch brings, as far as known."""
     library: Library | None = None
     """That cuDNN, where it is installed."""
-    products: Products | None = None
-    """Which 1x1 convolutions it leaves to cuBLASLt."""
+    unasked: Unasked | None = None
+    """What it cannot be asked without a device."""
     asked: set[str] = field(default_factory=set)
     """Convolutions that cuDNN was asked about."""
     missing: set[str] = field(default_factory=set)
@@ -105,7 +105,7 @@ class Workspaces:
                 batch_size,
                 direction,
                 multiprocessors=self.threads[0],
-                products=self.products,
+                unasked=self.unasked,
             )
             if found is not None:
                 self.asked.add(one.key)
@@ -139,8 +139,8 @@ class Workspaces:
         return [[size * scale for size in direction] for direction in sizes]
 
 
-PRODUCTS_FROM = "9.0"
-"""Compute capability whose table stands in for one without: what cuDNN leaves to cuBLASLt."""
+UNASKED_FROM = "9.0"
+"""Compute capability whose table says this of one that has no table."""
 LARGE_CUBLAS_BYTES = 32 << 20
 LARGE_CUBLAS_SINCE: dict[str, Version] = {
     "9": (2, 0),
@@ -183,11 +183,11 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
         context_bytes=card.context_bytes,
         cudnn=cudnn,
         library=find_library(cudnn, described(card)),
-        products=_products(capability),
+        unasked=_unasked(capability),
     )
 
 
 @functools.cache
-def _products(capability: str) -> Products | None:
-    table = find_table(capability) or find_table(PRODUCTS_FROM)
-    return None if table is None else Products(table)
+def _unasked(capability: str) -> Unasked | None:
+    table = find_table(capability) or find_table(UNASKED_FROM)
+    return None if table is None else Unasked(table)

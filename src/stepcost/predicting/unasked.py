@@ -1,0 +1,114 @@
+"""Plans that cuDNN leaves out of its answer where there is no device, learned from what a GPU recorded.
+
+It leaves some 1x1 convolutions to cuBLASLt, which cannot be started without a device, and some gradients of
+3x3 weights to a Winograd transform. Their workspaces follow from sizes. Whether they come first is a matter
+of sizes too, and no rule is known: forests of decision trees are fitted to the recorded table when needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stepcost.predicting.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolution
+from stepcost.predicting.recorded import Table
+
+ROUNDING_BYTES = 512
+"""A batched product takes 0 to 400 bytes more than the rule says."""
+FLOAT_BYTES = 4
+"""Parts of a sum are float32, whatever is summed."""
+WINOGRAD_TILE = 4
+"""Pixels of a tile's side: with a 3x3 kernel, 36 products for 16 pixels."""
+TREES = 15
+
+
+def is_product(one: Convolution) -> bool:
+    """Whether a convolution is a plain matrix product of each image."""
+    plain = (one.kernel, one.stride, one.padding) == ((1, 1), (1, 1), (0, 0))
+    return plain and one.groups == 1 and one.output_layout == "nchw"
+
+
+def _product_bytes(one: Convolution, batch_size: int, direction: str) -> int:
+    """A gradient of the weight is made by image and then summed; other products take nothing."""
+    by_image = batch_size * one.inputs * one.outputs * FLOAT_BYTES
+    return by_image if direction == BACKWARD_WEIGHT else 0
+
+
+def is_winograd(one: Convolution) -> bool:
+    """Whether a convolution can be made by a Winograd transform."""
+    plain = (one.kernel, one.stride, one.dilation) == ((3, 3), (1, 1), (1, 1))
+    return plain and one.groups == 1 and one.output_layout == "nchw" and one.dtype == "fp32"
+
+
+def winograd_bytes(one: Convolution, batch_size: int, direction: str) -> int:
+    """Return the bytes of images, gradients and weights, transformed.
+
+    Of 1,357 recorded gradients of 3x3 weights 323 are exactly this.
+    """
+    tiles = batch_size * math.prod(math.ceil(side / WINOGRAD_TILE) for side in one.output_size)
+    values = one.inputs * one.outputs + (one.inputs + one.outputs) * tiles
+    return (WINOGRAD_TILE + 2) ** 2 * values * FLOAT_BYTES
+
+
+@dataclass(frozen=True)
+class Family:
+    """Convolutions of which some have a plan that is left out."""
+
+    holds: Callable[[Convolution], bool]
+    directions: tuple[str, ...]
+    bytes_of: Callable[[Convolution, int, str], int]
+
+
+FAMILIES = (
+    Family(is_product, DIRECTIONS, _product_bytes),
+    Family(is_winograd, (BACKWARD_WEIGHT,), winograd_bytes),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Unasked:
+    """What the convolutions of a recorded table did that cuDNN cannot be asked."""
+
+    table: Table
+    _forests: dict[tuple[Family, str], Any] = field(default_factory=dict)
+
+    def bytes_of(self, one: Convolution, batch_size: int, direction: str) -> int | None:
+        """Workspace of a convolution whose first plan is likely left out; ``None`` for any other."""
+        for family in FAMILIES:
+            if direction in family.directions and family.holds(one):
+                if (family, direction) not in self._forests:
+                    self._forests[family, direction] = self._fitted(family, direction)
+                forest = self._forests[family, direction]
+                if forest is not None and forest.predict([_sizes(one, batch_size)])[0]:
+                    return family.bytes_of(one, batch_size, direction)
+        return None
+
+    def _fitted(self, family: Family, direction: str) -> Any:
+        """Fit a forest, the same for the same table; ``None`` where too little was recorded."""
+        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 (takes most of a second)
+
+        column = DIRECTIONS.index(direction)
+        cells, is_left_out = [], []
+        for one in map(Convolution.from_key, self.table.convolutions):
+            if family.holds(one) and one.dtype == "fp32":
+                for batch, cell in self.table.convolutions[one.key].items():
+                    over = cell[column][0] - family.bytes_of(one, int(batch), direction)
+                    cells.append(_sizes(one, int(batch)))
+                    is_left_out.append(0 <= over <= ROUNDING_BYTES)
+        if not any(is_left_out):
+            return None
+        return RandomForestClassifier(TREES, random_state=0).fit(cells, np.array(is_left_out))
+
+
+def _sizes(one: Convolution, batch_size: int) -> list[float]:
+    """Logarithms of the lengths, and of what is read, written and kept."""
+    inputs, outputs = math.log2(one.inputs), math.log2(one.outputs)
+    pixels, batch = math.log2(math.prod(one.size)), math.log2(batch_size)
+    ratio = math.log2(one.inputs * one.outputs / (one.inputs + one.outputs)) - pixels
+    images = batch + pixels
+    kept = [inputs + outputs, inputs + images, outputs + images, images]
+    return [inputs, outputs, pixels, batch, ratio, *kept]
