@@ -33,7 +33,7 @@ def is_product(one: Convolution) -> bool:
 
 
 def _product_bytes(one: Convolution, batch_size: int, direction: str) -> int:
-    """A gradient of the weight is made by image and then summed; other products take nothing."""
+    """Return what gradients of a weight, made by image and then summed, take; other products take nothing."""
     by_image = batch_size * one.inputs * one.outputs * FLOAT_BYTES
     return by_image if direction == BACKWARD_WEIGHT else 0
 
