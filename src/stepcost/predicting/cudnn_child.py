@@ -2,6 +2,7 @@
 
 ``python -P cudnn_child.py FOLDER``: ``FOLDER`` holds cuDNN's libraries. The first line of standard input is
 the card (JSON, as cuDNN describes devices), every further one a question; each gets one line of JSON back.
+``python -P cudnn_child.py FOLDER device`` prints how cuDNN describes the first GPU here, and ends.
 A program of its own, because the library ends its process where it misses a part, and because it must not
 meet the cuDNN of the torch that is installed. No GPU and no driver is needed: the device-properties
 descriptor is documented for compilation ahead of time (https://docs.nvidia.com/cudnn, since cuDNN 9.8).
@@ -251,9 +252,12 @@ def plans(asked: dict[str, Any], card: Descriptor) -> list[dict[str, Any]]:
     return found
 
 
-def main(folder: str) -> None:
+def main(folder: str, what: str = "plans") -> None:
     """Answer questions until there are none."""
     load(Path(folder))
+    if what == "device":
+        print(json.dumps(described_here()))
+        return
     card = None
     for line in sys.stdin:
         asked = json.loads(line)
@@ -268,4 +272,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

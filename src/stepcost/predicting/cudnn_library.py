@@ -169,3 +169,20 @@ def find_library(version: str | None, card: dict[str, Any]) -> Library | None:
     """Return the cuDNN of ``version``, to be asked about ``card``; ``None`` where it is not installed."""
     folder = None if version is None else find_folder(version)
     return None if folder is None else _library(folder, json.dumps(card, sort_keys=True))
+
+
+def device_here(version: str) -> dict[str, Any]:
+    """Return how the cuDNN of ``version`` describes the first GPU of this machine.
+
+    Raises ``ValueError`` with one line where it is not installed or does not answer.
+    """
+    folder = find_folder(version)
+    if folder is None:
+        raise ValueError(f"cuDNN {version} is not installed as a wheel ({' or '.join(WHEELS)})")
+    program = [sys.executable, "-P", cudnn_child.__file__, str(folder), "device"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it ended its process"]
+        raise ValueError(f"cuDNN {version} does not describe this GPU: {said[-1]}")
+    described: dict[str, Any] = json.loads(done.stdout)
+    return described

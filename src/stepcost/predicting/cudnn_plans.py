@@ -121,7 +121,7 @@ def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str,
 
 
 def _product_size(one: Convolution, batch_size: int, direction: str) -> tuple[int, int, int, int]:
-    """Return the matrix product that a convolution is: rows, columns, how many of these, and length of sums."""
+    """Return the matrix product that it is: rows, columns, how many of these, and length of sums."""
     inputs, outputs, taps = one.inputs // one.groups, one.outputs // one.groups, math.prod(one.kernel)
     made = batch_size * math.prod(one.output_size)
     if direction == FORWARD:

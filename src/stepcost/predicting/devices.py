@@ -1,11 +1,16 @@
-"""Cards as cuDNN describes devices, from what is published of them."""
+"""Cards as cuDNN describes devices: from what is published, and the GPU of this machine."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
+import pynvml
+import torch
+
 from stepcost.catalog.cards import Card
+from stepcost.predicting.cudnn_library import device_here
 
 
 @dataclass(frozen=True)
@@ -68,3 +73,42 @@ def described(card: Card) -> dict[str, Any]:
         "memClockRateKHz": 1000 * card.memory_clock_mhz,
         "l2CacheSize": card.l2_mib << 20,
     }
+
+
+def described_here() -> dict[str, Any]:
+    """Describe this machine's first GPU, for predictions of it elsewhere.
+
+    ``device`` is how cuDNN describes it (or ``device_unread``, why not), ``context_bytes`` what this process
+    holds of it beside torch's segments, ``driver_reserved_bytes`` what the driver keeps, by NVML (or
+    ``context_unread``, why not). The context is that of convolutions: a training step's is a little more.
+    """
+    found: dict[str, Any] = {}
+    version = torch.backends.cudnn.version() or 0
+    try:
+        device = device_here(f"{version // 10000}.{version // 100 % 100}")
+        found["device"] = {**device, "deviceName": torch.cuda.get_device_name()}
+    except ValueError as error:
+        found["device_unread"] = str(error)
+    try:
+        found |= _read_by_nvml(torch.cuda.memory_reserved())
+    except pynvml.NVMLError as error:
+        found["context_unread"] = str(error)
+    return found
+
+
+def _read_by_nvml(reserved_bytes: int) -> dict[str, Any]:
+    pynvml.nvmlInit()
+    try:
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        driver = pynvml.nvmlDeviceGetMemoryInfo(gpu, version=pynvml.nvmlMemory_v2).reserved
+        used = {one.pid: one.usedGpuMemory for one in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)}
+        # In a container NVML may know this process by another number.
+        own = used.get(os.getpid()) or (next(iter(used.values())) if len(used) == 1 else None)
+        context = (
+            {"context_unread": "NVML does not list this process"}
+            if own is None
+            else {"context_bytes": own - reserved_bytes}
+        )
+        return {"driver_reserved_bytes": driver, **context}
+    finally:
+        pynvml.nvmlShutdown()

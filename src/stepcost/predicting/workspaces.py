@@ -173,16 +173,18 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
         )
     since = LARGE_CUBLAS_SINCE.get(capability.partition(".")[0])
     is_large = since is not None and torch_version >= since
-    cudnn = CUDNN_OF.get(torch_version)
+    cudnn, table = CUDNN_OF.get(torch_version), find_table(capability)
+    recorded = {} if table is None else table.about.get("device", {})
+    device = recorded if recorded.get("deviceName") == card.gpu else described(card)
     return Workspaces(
         cublas_bytes=LARGE_CUBLAS_BYTES if is_large else OTHER_CUBLAS_BYTES,
         cublaslt_bytes=0 if CUBLASLT_SHARES <= torch_version < CUBLAS_FREES else CUBLASLT_BYTES,
         cublas_keeps=keeps,
-        table=find_table(capability),
+        table=table,
         threads=(card.multiprocessors, MULTIPROCESSORS[capability].threads),
         context_bytes=card.context_bytes,
         cudnn=cudnn,
-        library=find_library(cudnn, described(card)),
+        library=find_library(cudnn, device),
         unasked=_unasked(capability),
     )
 
