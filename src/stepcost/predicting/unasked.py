@@ -23,6 +23,11 @@ FLOAT_BYTES = 4
 """Parts of a sum are float32, whatever is summed."""
 WINOGRAD_TILE = 4
 """Pixels of a tile's side: with a 3x3 kernel, 36 products for 16 pixels."""
+SHARE_IN_16_BITS = 0.25
+"""Gradients of 16-bit weights go by image as those of float32 images with so much fewer pixels do.
+
+Read off one recorded step of ResNet-50: 15 of 16 are then as recorded.
+"""
 TREES = 15
 
 
@@ -74,40 +79,47 @@ class Unasked:
     """What the convolutions of a recorded table did that cuDNN cannot be asked."""
 
     table: Table
-    _forests: dict[tuple[Family, str], Any] = field(default_factory=dict)
+    _forests: dict[tuple[Family, str, str], Any] = field(default_factory=dict)
 
     def bytes_of(self, one: Convolution, batch_size: int, direction: str) -> int | None:
         """Workspace of a convolution whose first plan is likely left out; ``None`` for any other."""
         for family in FAMILIES:
             if direction in family.directions and family.holds(one):
-                if (family, direction) not in self._forests:
-                    self._forests[family, direction] = self._fitted(family, direction)
-                forest = self._forests[family, direction]
-                if forest is not None and forest.predict([_sizes(one, batch_size)])[0]:
+                key = family, direction, one.dtype
+                if key not in self._forests:
+                    self._forests[key] = self._fitted(family, direction, one.dtype)
+                forest, share = self._forests[key]
+                if forest is not None and forest.predict([_sizes(one, batch_size, share)])[0]:
                     return family.bytes_of(one, batch_size, direction)
         return None
 
-    def _fitted(self, family: Family, direction: str) -> Any:
-        """Fit a forest, the same for the same table; ``None`` where too little was recorded."""
+    def _fitted(self, family: Family, direction: str, dtype: str) -> tuple[Any, float]:
+        """Fit a forest, the same for the same table; no forest where too little was recorded.
+
+        Without convolutions of that dtype in the table it is fitted to float32's. Their sizes then stand for
+        such a share of the pixels.
+        """
         from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 (takes most of a second)
 
+        held = [one for one in map(Convolution.from_key, self.table.convolutions) if family.holds(one)]
+        like = [one for one in held if one.dtype == dtype]
+        share = 1.0 if like or direction != BACKWARD_WEIGHT else SHARE_IN_16_BITS
         column = DIRECTIONS.index(direction)
         cells, is_left_out = [], []
-        for one in map(Convolution.from_key, self.table.convolutions):
-            if family.holds(one) and one.dtype == "fp32":
-                for batch, cell in self.table.convolutions[one.key].items():
-                    over = cell[column][0] - family.bytes_of(one, int(batch), direction)
-                    cells.append(_sizes(one, int(batch)))
-                    is_left_out.append(0 <= over <= ROUNDING_BYTES)
+        for one in like or [one for one in held if one.dtype == "fp32"]:
+            for batch, cell in self.table.convolutions[one.key].items():
+                over = cell[column][0] - family.bytes_of(one, int(batch), direction)
+                cells.append(_sizes(one, int(batch)))
+                is_left_out.append(0 <= over <= ROUNDING_BYTES)
         if not any(is_left_out):
-            return None
-        return RandomForestClassifier(TREES, random_state=0).fit(cells, np.array(is_left_out))
+            return None, share
+        return RandomForestClassifier(TREES, random_state=0).fit(cells, np.array(is_left_out)), share
 
 
-def _sizes(one: Convolution, batch_size: int) -> list[float]:
+def _sizes(one: Convolution, batch_size: int, share: float = 1.0) -> list[float]:
     """Logarithms of the lengths, and of what is read, written and kept."""
     inputs, outputs = math.log2(one.inputs), math.log2(one.outputs)
-    pixels, batch = math.log2(math.prod(one.size)), math.log2(batch_size)
+    pixels, batch = math.log2(math.prod(one.size) * share), math.log2(batch_size)
     ratio = math.log2(one.inputs * one.outputs / (one.inputs + one.outputs)) - pixels
     images = batch + pixels
     kept = [inputs + outputs, inputs + images, outputs + images, images]
