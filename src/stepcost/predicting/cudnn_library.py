@@ -46,7 +46,7 @@ class Library:
     """One cuDNN, asked about one card in a child process that ends with this one."""
 
     def __init__(self, folder: Path, card: dict[str, Any]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._card = card
         self._child: subprocess.Popen[str] | None = None
         self._asked: dict[tuple[Convolution, int, str, int], list[Plan]] = {}
@@ -94,7 +94,7 @@ class Library:
             return None
 
     def _start(self) -> subprocess.Popen[str]:
-        program = [sys.executable, "-P", cudnn_child.__file__, str(self._folder)]
+        program = [sys.executable, "-P", cudnn_child.__file__, str(self.folder)]
         child = subprocess.Popen(
             program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

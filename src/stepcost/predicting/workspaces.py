@@ -59,6 +59,8 @@ class Workspaces:
     """That cuDNN, where it is installed."""
     unasked: Unasked | None = None
     """What it cannot be asked without a device."""
+    is_validated: bool = False
+    """Whether what cuDNN says of this card was compared with a run on it."""
     asked: set[str] = field(default_factory=set)
     """Convolutions that cuDNN was asked about."""
     missing: set[str] = field(default_factory=set)
@@ -79,9 +81,10 @@ class Workspaces:
     def why_estimated(self) -> str | None:
         """Say in one line what had to be estimated."""
         asked, batches, missing = map(_counted, (self.asked, self.missing_batches, self.missing))
+        caveat = "" if self.is_validated else "; not validated on this card"
         why = {
             None: None,
-            Estimated.BY_CUDNN: f"{asked} by cuDNN {self.cudnn}'s own heuristics",
+            Estimated.BY_CUDNN: f"{asked} by cuDNN {self.cudnn}'s own heuristics{caveat}",
             Estimated.FROM_BATCHES: f"{batches} not in the table at this batch size",
             Estimated.FROM_CONVOLUTIONS: f"{missing} not in the table",
             Estimated.NOT_AT_ALL: "no convolution was recorded on this compute capability",
@@ -186,6 +189,7 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
         cudnn=cudnn,
         library=find_library(cudnn, device),
         unasked=_unasked(capability),
+        is_validated=card.is_measured,
     )
 
 
