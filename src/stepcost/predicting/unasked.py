@@ -1,8 +1,8 @@
 """Plans that cuDNN leaves out of its answer where there is no device, learned from what a GPU recorded.
 
 It leaves some 1x1 convolutions to cuBLASLt, which cannot be started without a device, and some gradients of
-3x3 weights to a Winograd transform. Their workspaces follow from sizes. Whether they come first is a matter
-of sizes too, and no rule is known: forests of decision trees are fitted to the recorded table when needed.
+weights to a Winograd or Fourier transform. Their workspaces follow from sizes. Whether they come first is a
+matter of sizes too, and no rule is known: forests of decision trees are fitted to the recorded table.
 """
 
 from __future__ import annotations
@@ -59,6 +59,24 @@ def winograd_bytes(one: Convolution, batch_size: int, direction: str) -> int:
     return (WINOGRAD_TILE + 2) ** 2 * values * FLOAT_BYTES
 
 
+def is_fourier(one: Convolution) -> bool:
+    """Whether a convolution can be made by a Fourier transform."""
+    plain = (one.stride, one.dilation, one.groups) == ((1, 1), (1, 1), 1)
+    return plain and one.kernel in ((3, 3), (5, 5)) and one.output_layout == "nchw" and one.dtype == "fp32"
+
+
+def fourier_bytes(one: Convolution, batch_size: int, direction: str) -> int:
+    """Return the bytes of images and gradients, transformed, and of the gradients in another order.
+
+    The transform has the power of two that holds the image and the kernel's reach, of 8-byte complex values.
+    """
+    side = max(size + kernel - 1 for size, kernel in zip(one.size, one.kernel, strict=True))
+    length = 1 << (side - 1).bit_length()
+    transformed = 2 * length * (length // 2 + 1) * 8
+    reordered = one.outputs * math.prod(one.output_size) * FLOAT_BYTES
+    return batch_size * ((one.inputs + one.outputs) * transformed + reordered)
+
+
 @dataclass(frozen=True)
 class Family:
     """Convolutions of which some have a plan that is left out."""
@@ -71,6 +89,7 @@ class Family:
 FAMILIES = (
     Family(is_product, DIRECTIONS, _product_bytes),
     Family(is_winograd, (BACKWARD_WEIGHT,), winograd_bytes),
+    Family(is_fourier, (BACKWARD_WEIGHT,), fourier_bytes),
 )
 
 
