@@ -7,12 +7,13 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from stepcost.catalog.cards import CARDS
-from stepcost.predicting import cudnn_child, cudnn_library
+from stepcost.predicting import cudnn_child, cudnn_library, devices
 from stepcost.predicting.convolution import (
     BACKWARD_DATA,
     BACKWARD_WEIGHT,
@@ -54,6 +55,7 @@ def conv(key: str) -> Convolution:
 
 SQUARE = conv("64>128 16x16 3x3 1x1 1x1 1x1 g1 fp32 nchw/nchw")
 PRODUCT = conv("64>256 14x14 1x1 1x1 0x0 1x1 g1 fp32 nchw/nchw")
+WIDE = conv("48>64 35x35 5x5 1x1 2x2 1x1 g1 fp32 nchw/nchw")
 DEPTHWISE = conv("32>32 14x14 3x3 1x1 1x1 1x1 g32 fp32 nchw/nchw")
 
 
@@ -158,14 +160,17 @@ def test_torchs_own_depthwise_kernels_take_nothing() -> None:
 
 
 def test_what_is_left_out_is_learned_from_what_was_recorded() -> None:
-    """Products that took nothing, weights by image, Winograd's transform; what took another plan is asked."""
+    """Products that took nothing, weights by image, transforms; what took another plan is asked."""
     by_image, winograd = 8 * 64 * 256 * 4, 36 * (64 * 128 + (64 + 128) * 8 * 16) * 4
+    # 35 + 5 - 1 is within 64: half a transform of 64 x 33 complex values, twice, of all channels of 8 images.
+    fourier = 8 * ((48 + 64) * 2 * 64 * 33 * 8 + 64 * 35 * 35 * 4)
     table = Table(
         about={"cudnn": 91900},
         convolutions={
             PRODUCT.key: {"8": [[400], [0], [by_image]]},
             SQUARE.key: {"8": [[9999], [9999], [winograd]]},
             replace(PRODUCT, size=(2, 2)).key: {"8": [[70000], [70000], [70000]]},
+            WIDE.key: {"8": [[9999], [9999], [fourier]]},
         },
     )
     unasked = Unasked(table)
@@ -174,6 +179,7 @@ def test_what_is_left_out_is_learned_from_what_was_recorded() -> None:
     assert unasked.bytes_of(replace(PRODUCT, size=(2, 2)), 8, BACKWARD_DATA) is None
     assert unasked.bytes_of(SQUARE, 8, BACKWARD_WEIGHT) == winograd
     assert unasked.bytes_of(SQUARE, 8, FORWARD) is None
+    assert unasked.bytes_of(WIDE, 8, BACKWARD_WEIGHT) == fourier
     assert unasked.bytes_of(replace(SQUARE, dtype="bf16"), 8, BACKWARD_WEIGHT) is None
     assert unasked.bytes_of(replace(PRODUCT, stride=(2, 2)), 8, FORWARD) is None
 
@@ -257,3 +263,57 @@ def test_a_gpu_describes_itself_for_predictions_elsewhere(
     program.write_text("raise SystemExit('no GPU')")
     with pytest.raises(ValueError, match="does not describe this GPU: no GPU"):
         device_here("9.19")
+
+
+class Nvml:
+    """The processes of a simulated GPU; the driver keeps 480 MiB."""
+
+    nvmlMemory_v2 = object()
+    NVMLError = RuntimeError
+
+    def __init__(self, *processes: tuple[int, int]) -> None:
+        self.processes = [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in processes]
+
+    def __getattr__(self, name: str) -> Any:
+        answers = {
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(reserved=480 << 20),
+            "nvmlDeviceGetComputeRunningProcesses": self.processes,
+        }
+        return lambda *_, **__: answers.get(name)
+
+
+@pytest.mark.parametrize(
+    ("processes", "said"),
+    [
+        ([(os.getpid(), 900 << 20), (1, 50)], {"context_bytes": 800 << 20}),
+        ([(1, 900 << 20)], {"context_bytes": 800 << 20}),  # another number in a container
+        ([(1, 900 << 20), (2, 50)], {"context_unread": "NVML does not list this process"}),
+    ],
+)
+def test_recording_says_what_a_gpu_is_and_what_its_context_takes(
+    monkeypatch: pytest.MonkeyPatch, processes: list[tuple[int, int]], said: dict[str, Any]
+) -> None:
+    """cuDNN's description under the driver's name, what the driver keeps, the process less 100 MiB held."""
+    monkeypatch.setattr(devices, "pynvml", Nvml(*processes))
+    monkeypatch.setattr(devices, "device_here", lambda version: {"version": version})
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91900)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 100 << 20)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid="0"))
+    device = {"version": "9.19", "deviceName": "a GPU"}
+    assert devices.described_here() == {"device": device, "driver_reserved_bytes": 480 << 20, **said}
+
+
+def test_a_description_that_was_recorded_is_the_one_that_is_asked_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the card by that name, not of another one of its compute capability."""
+    asked_with = []
+    recorded = {"deviceName": H100.gpu, "smClockRateKHz": 1}
+    table = Table(about={"cudnn": 91900, "device": recorded}, convolutions={})
+    where = "stepcost.predicting.workspaces"
+    monkeypatch.setattr(f"{where}.find_table", lambda capability: table)
+    monkeypatch.setattr(f"{where}.find_library", lambda version, card: asked_with.append((version, card)))
+    workspaces_on(H100, (2, 11))
+    workspaces_on(CARDS["h200-141gb"], (2, 15))
+    assert asked_with == [("9.19", recorded), ("9.26", described(CARDS["h200-141gb"]))]

@@ -7,6 +7,7 @@ matter of sizes too, and no rule is known: forests of decision trees are fitted 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stepcost.predicting.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolution
-from stepcost.predicting.recorded import Table
+from stepcost.predicting.recorded import Table, find_table
 
 ROUNDING_BYTES = 512
 """A batched product takes 0 to 400 bytes more than the rule says."""
@@ -29,6 +30,8 @@ SHARE_IN_16_BITS = 0.25
 Read off one recorded step of ResNet-50: 15 of 16 are then as recorded.
 """
 TREES = 15
+STANDS_FOR_ALL = "9.0"
+"""Compute capability whose table is learned from where another has none."""
 
 
 def is_product(one: Convolution) -> bool:
@@ -143,3 +146,10 @@ def _sizes(one: Convolution, batch_size: int, share: float = 1.0) -> list[float]
     images = batch + pixels
     kept = [inputs + outputs, inputs + images, outputs + images, images]
     return [inputs, outputs, pixels, batch, ratio, *kept]
+
+
+@functools.cache
+def unasked_on(compute_capability: str) -> Unasked | None:
+    """Return what is learned from the table of a compute capability, or from the one that stands for it."""
+    table = find_table(compute_capability) or find_table(STANDS_FOR_ALL)
+    return None if table is None else Unasked(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -20,7 +19,7 @@ from stepcost.predicting.torch_versions import (
     CUDNN_OF,
     Version,
 )
-from stepcost.predicting.unasked import Unasked
+from stepcost.predicting.unasked import Unasked, unasked_on
 
 
 class Estimated(Enum):
@@ -142,8 +141,6 @@ class Workspaces:
         return [[size * scale for size in direction] for direction in sizes]
 
 
-UNASKED_FROM = "9.0"
-"""Compute capability whose table says this of one that has no table."""
 LARGE_CUBLAS_BYTES = 32 << 20
 LARGE_CUBLAS_SINCE: dict[str, Version] = {
     "9": (2, 0),
@@ -188,12 +185,6 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
         context_bytes=card.context_bytes,
         cudnn=cudnn,
         library=find_library(cudnn, device),
-        unasked=_unasked(capability),
+        unasked=unasked_on(capability),
         is_validated=card.is_measured,
     )
-
-
-@functools.cache
-def _unasked(capability: str) -> Unasked | None:
-    table = find_table(capability) or find_table(UNASKED_FROM)
-    return None if table is None else Unasked(table)
