@@ -1,6 +1,6 @@
-"""``python -m experiments.cudnn_cells [FOLDS]``: cuDNN, asked without a GPU, against the recorded table.
+"""``python -m experiments.cudnn_cells``: cuDNN, asked without a GPU, against the recorded table.
 
-Each convolution is asked about as if it had not been recorded: what is learned is learned from the other folds.
+Each convolution is asked about as if it had not been recorded: what is learned comes from the other folds.
 Needs the cuDNN that was recorded (``docs/prediction.md``).
 """
 
@@ -11,6 +11,7 @@ import sys
 from collections import defaultdict
 from dataclasses import replace
 
+from experiments.arguments import parser_of
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolution
 from stepcost.predicting.cudnn_plans import workspaces_of
@@ -21,8 +22,11 @@ RECORDED_ON, WITH_TORCH = "h100-80gb", (2, 11)
 MIB = 2**20
 
 
-def main(folds: int = 5) -> None:
+def main() -> None:
     """Print a table: by kind of convolution, how many are exact, within a block, and how far off."""
+    parser = parser_of("cudnn_cells", __doc__)
+    parser.add_argument("--folds", type=int, default=5, help="parts of the table (%(default)s)")
+    folds = parser.parse_args().folds
     asked = workspaces_on(CARDS[RECORDED_ON], WITH_TORCH)
     if asked.table is None or asked.library is None:
         sys.exit(f"cuDNN {asked.cudnn} is not installed here")
@@ -60,4 +64,4 @@ def main(folds: int = 5) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()
