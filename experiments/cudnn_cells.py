@@ -54,9 +54,8 @@ def main() -> None:
                         size = recorded[0] - (0 if direction == BACKWARD_WEIGHT else copied)
                         off[f"{kind}, {direction}"].append(abs(got[0] - size))
     off["all"] = [size for sizes in off.values() for size in sizes]
-    print(
-        "| kind | workspaces | exact % | within 512 bytes % | mean MiB off | worst |\n|---|---|---|---|---|---|"
-    )
+    print("| kind | workspaces | exact % | within 512 bytes % | mean MiB off | worst |")
+    print("|---" * 6 + "|")
     for kind, sizes in off.items():
         exact, close = (100 * sum(size <= most for size in sizes) / len(sizes) for most in (0, 512))
         mean = statistics.fmean(sizes) / MIB
