@@ -102,18 +102,24 @@ class Unasked:
 
     table: Table
     _forests: dict[tuple[Family, str, str], Any] = field(default_factory=dict)
+    _known: dict[tuple[Convolution, int, str], int | None] = field(default_factory=dict)
 
     def bytes_of(self, one: Convolution, batch_size: int, direction: str) -> int | None:
         """Workspace of a convolution whose first plan is likely left out; ``None`` for any other."""
-        for family in FAMILIES:
-            if direction in family.directions and family.holds(one):
-                key = family, direction, one.dtype
-                if key not in self._forests:
-                    self._forests[key] = self._fitted(family, direction, one.dtype)
-                forest, share = self._forests[key]
-                if forest is not None and forest.predict([_sizes(one, batch_size, share)])[0]:
-                    return family.bytes_of(one, batch_size, direction)
-        return None
+        asked = one, batch_size, direction
+        if asked not in self._known:
+            families = (family for family in FAMILIES if self._takes(family, *asked))
+            self._known[asked] = next((family.bytes_of(*asked) for family in families), None)
+        return self._known[asked]
+
+    def _takes(self, family: Family, one: Convolution, batch_size: int, direction: str) -> bool:
+        if direction not in family.directions or not family.holds(one):
+            return False
+        key = family, direction, one.dtype
+        if key not in self._forests:
+            self._forests[key] = self._fitted(family, direction, one.dtype)
+        forest, share = self._forests[key]
+        return forest is not None and bool(forest.predict([_sizes(one, batch_size, share)])[0])
 
     def _fitted(self, family: Family, direction: str, dtype: str) -> tuple[Any, float]:
         """Fit a forest, the same for the same table; no forest where too little was recorded.
