@@ -48,7 +48,7 @@ EVERYWHERE: dict[str, Any] = {
 }
 """The same on every capability (the same table)."""
 NOT_ASKED = {"pciDeviceId": 0, "cudaDeviceId": 0, "isTccDriver": 0, "driverVer": 13000}
-"""Of a machine rather than of a card. No plan of 500 changed with them."""
+"""Of a machine rather than of a card. No first plan of 250 changed with them."""
 
 
 def described(card: Card) -> dict[str, Any]:
