@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -50,15 +51,17 @@ class Library:
         self._card = card
         self._child: subprocess.Popen[str] | None = None
         self._asked: dict[tuple[Convolution, int, str, int], list[Plan]] = {}
+        self._lock = threading.Lock()
         self.broken: str | None = None
         """Why it cannot be asked; ``None`` as long as it can."""
 
     def plans(self, one: Convolution, batch_size: int, direction: str, most: int) -> list[Plan]:
         """Return the first ``most`` plans in the order in which torch tries them; none where it is broken."""
         asked = one, batch_size, direction, most
-        if asked not in self._asked:
-            self._asked[asked] = self._plans(*asked)
-        return self._asked[asked]
+        with self._lock:  # one question at a time
+            if asked not in self._asked:
+                self._asked[asked] = self._plans(*asked)
+            return self._asked[asked]
 
     def _plans(self, one: Convolution, batch_size: int, direction: str, most: int) -> list[Plan]:
         question = {
@@ -161,14 +164,14 @@ def find_folder(version: str) -> Path | None:
 
 
 @functools.cache
-def _library(folder: Path, card: str) -> Library:
+def _library(folder: Path, card: str, process: int) -> Library:
     return Library(folder, json.loads(card))
 
 
 def find_library(version: str | None, card: dict[str, Any]) -> Library | None:
     """Return the cuDNN of ``version``, to be asked about ``card``; ``None`` where it is not installed."""
     folder = None if version is None else find_folder(version)
-    return None if folder is None else _library(folder, json.dumps(card, sort_keys=True))
+    return None if folder is None else _library(folder, json.dumps(card, sort_keys=True), os.getpid())
 
 
 def device_here(version: str) -> dict[str, Any]:

@@ -52,21 +52,21 @@ def workspaces_of(
     ``unasked`` are the plans that it leaves out of its answer here. ``None`` where the library does not
     answer.
     """
+    asked = one, batch_size, direction, multiprocessors
     if _torchs_own(one):
         return [0]
     if _is_depthwise(one) and one.dtype != "fp32" and direction == BACKWARD_WEIGHT:
         return [one.weight_bytes // DTYPES[one.dtype].itemsize * FLOAT_BYTES * NATIVE_PARTS]
-    size = None if unasked is None else unasked.bytes_of(one, batch_size, direction)
-    if size is not None:
-        return [size]
-    found = library.plans(one, batch_size, direction, 1)
-    if found and _bytes(found[0], one, batch_size, direction, multiprocessors) >= FALLBACKS_FROM_BYTES:
-        found = library.plans(one, batch_size, direction, MAX_PLANS)
-    sizes: list[int] = []
-    for plan in found:
-        size = _bytes(plan, one, batch_size, direction, multiprocessors)
-        if not sizes or size < sizes[-1]:  # what takes more does not fit either
-            sizes.append(size)
+    left_out = None if unasked is None else unasked.bytes_of(one, batch_size, direction)
+    sizes = [] if left_out is None else [left_out]
+    if left_out is None or left_out >= FALLBACKS_FROM_BYTES:
+        found = library.plans(one, batch_size, direction, MAX_PLANS if sizes else 1)
+        if found and not sizes and _bytes(found[0], *asked) >= FALLBACKS_FROM_BYTES:
+            found = library.plans(one, batch_size, direction, MAX_PLANS)
+        for plan in found:
+            size = _bytes(plan, *asked)
+            if not sizes or size < sizes[-1]:  # what takes more does not fit either
+                sizes.append(size)
     return sizes or None
 
 
