@@ -205,6 +205,21 @@ def test_what_was_recorded_comes_first_then_cudnn_then_the_estimate() -> None:
     assert estimated.estimated is Estimated.FROM_BATCHES
 
 
+@pytest.mark.parametrize(
+    ("card", "torch_version", "unvalidated"),
+    [
+        ("h100-80gb", (2, 11), None),
+        ("h200-141gb", (2, 15), "with this torch"),
+        ("a100-80gb", (2, 11), "on this card"),
+    ],
+)
+def test_what_was_compared_with_runs_is_said(
+    card: str, torch_version: tuple[int, int], unvalidated: str | None
+) -> None:
+    """The measured cards with the cuDNN of their table; of others it is said what was not compared."""
+    assert workspaces_on(CARDS[card], torch_version).unvalidated == unvalidated
+
+
 def test_what_another_cudnn_was_recorded_to_take_is_asked_again() -> None:
     """A table of 9.19 says nothing exact of the 9.26 that another torch brings, if that can be asked."""
     assert known(Answering(plan(77)), cudnn="9.26").of(SQUARE, 4, FORWARD) == [77]

@@ -58,8 +58,8 @@ class Workspaces:
     """That cuDNN, where it is installed."""
     unasked: Unasked | None = None
     """What it cannot be asked without a device."""
-    is_validated: bool = False
-    """Whether what cuDNN says of this card was compared with a run on it."""
+    unvalidated: str | None = "on this card"
+    """With what cuDNN's answers were not compared with a run; ``None`` where they were."""
     asked: set[str] = field(default_factory=set)
     """Convolutions that cuDNN was asked about."""
     missing: set[str] = field(default_factory=set)
@@ -80,7 +80,7 @@ class Workspaces:
     def why_estimated(self) -> str | None:
         """Say in one line what had to be estimated."""
         asked, batches, missing = map(_counted, (self.asked, self.missing_batches, self.missing))
-        caveat = "" if self.is_validated else "; not validated on this card"
+        caveat = f"; not validated {self.unvalidated}" if self.unvalidated else ""
         why = {
             None: None,
             Estimated.BY_CUDNN: f"{asked} by cuDNN {self.cudnn}'s own heuristics{caveat}",
@@ -176,6 +176,9 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
     cudnn, table = CUDNN_OF.get(torch_version), find_table(capability)
     recorded = {} if table is None else table.about.get("device", {})
     device = recorded if recorded.get("deviceName") == card.gpu else described(card)
+    unvalidated = None if table is not None and table.cudnn == cudnn else "with this torch"
+    if not card.is_measured:
+        unvalidated = "on this card"
     return Workspaces(
         cublas_bytes=LARGE_CUBLAS_BYTES if is_large else OTHER_CUBLAS_BYTES,
         cublaslt_bytes=0 if CUBLASLT_SHARES <= torch_version < CUBLAS_FREES else CUBLASLT_BYTES,
@@ -186,5 +189,5 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
         cudnn=cudnn,
         library=find_library(cudnn, device),
         unasked=unasked_on(capability),
-        is_validated=card.is_measured,
+        unvalidated=unvalidated,
     )
