@@ -26,6 +26,7 @@ from stepcost.predicting.simulate import simulate
 from stepcost.predicting.tape import WORKSPACE
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.trace import trace_run
+from stepcost.predicting.unasked import Unasked
 from stepcost.predicting.workspaces import workspaces_on
 from stepcost.request import Request
 
@@ -55,7 +56,8 @@ def compare(path: Path, card: Card, torch_version: str, with_tracker: bool) -> I
 def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -> Iterator[dict[str, Any]]:
     """Yield the same with what is recorded of each run's own convolutions left out of the table.
 
-    ``left_out`` is ``batch`` (at the run's batch size), ``convolutions`` (at any) or ``table`` (all of it).
+    ``left_out`` is ``batch`` (at the run's batch size), ``convolutions`` (at any), both then estimated from
+    the rest, or ``table``: all of it, so that cuDNN is asked where it is installed.
     """
     for request, measured in readings_of(path):
         if not measured["fits"]:
@@ -64,17 +66,21 @@ def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -
         traced = trace_run(request)
         own = {what.key for action, what, _ in traced.events if action == WORKSPACE}
         workspaces = workspaces_on(card, version_of(torch_version))
-        table = None
-        if workspaces.table is not None and left_out != "table":
+        table = workspaces.table
+        if table is not None:
             kept = {
                 key: {batch: sizes for batch, sizes in row.items() if batch != str(request.batch_size)}
                 if key in own
                 else row
-                for key, row in workspaces.table.convolutions.items()
+                for key, row in table.convolutions.items()
                 if key not in own or left_out == "batch"
             }
-            table = replace(workspaces.table, convolutions=kept)
-        simulation = simulate(traced, replace(workspaces, table=table), card.room_bytes)
+            table = replace(table, convolutions=kept)
+        if left_out == "table":
+            workspaces = replace(workspaces, table=None, unasked=None if table is None else Unasked(table))
+        else:
+            workspaces = replace(workspaces, table=table, library=None)
+        simulation = simulate(traced, workspaces, card.room_bytes)
         ours = {
             "peak_allocated_bytes": simulation.peak.allocated_bytes if simulation.peak else None,
             "peak_reserved_bytes": simulation.allocator.peak_reserved_bytes if simulation.peak else None,

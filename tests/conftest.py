@@ -1,6 +1,12 @@
 """What the tests share."""
 
+import os
+
 from hypothesis import HealthCheck, settings
+
+# Predictions are the same on every machine, whichever cuDNN is installed; a test that asks one names it.
+os.environ["STEPCOST_CUDNN_OF_TESTS"] = os.environ.get("STEPCOST_CUDNN", "")
+os.environ["STEPCOST_CUDNN"] = "off"
 
 pytest_plugins = ["pytester"]
 

@@ -262,7 +262,7 @@ def _record(options: argparse.Namespace) -> int:
     if options.list:
         sys.stdout.writelines(f"{one.key}\n" for one in found)
         return 0
-    from stepcost.predicting.workspaces import TABLES  # noqa: PLC0415 (see above)
+    from stepcost.predicting.recorded import TABLES  # noqa: PLC0415 (see above)
 
     asked = {"limit_s": options.limit_s, "fallbacks": options.fallbacks, "folder": options.out or TABLES}
     print(record_table(found, _value(options, "batch_sizes"), **asked))

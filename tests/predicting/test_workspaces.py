@@ -15,7 +15,8 @@ from stepcost.predicting.convolution import (
     describe,
     layout_of,
 )
-from stepcost.predicting.workspaces import Table, Workspaces, find_table, workspaces_on
+from stepcost.predicting.recorded import Table, find_table
+from stepcost.predicting.workspaces import Workspaces, workspaces_on
 
 ONE = Convolution(
     inputs=3,

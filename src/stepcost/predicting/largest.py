@@ -11,11 +11,12 @@ import torch
 from stepcost.catalog.cards import Card
 from stepcost.catalog.language_models import language_config, most_positions
 from stepcost.predicting.attention import attention_on
+from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import Trace, trace_run
 from stepcost.predicting.validation import is_validated
-from stepcost.predicting.workspaces import find_table, workspaces_on
+from stepcost.predicting.workspaces import workspaces_on
 from stepcost.request import Request, why_not_predicted_on
 from stepcost.search import PredictedLargest, PredictedLongest, bracket, guess_from_tensors
 

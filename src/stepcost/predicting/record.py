@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from stepcost.predicting.convolution import BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS, FORWARD, Convolution
+from stepcost.predicting.devices import described_here
+from stepcost.predicting.recorded import TABLES, Table
 from stepcost.predicting.tape import WORKSPACE
 from stepcost.predicting.trace import trace_run
-from stepcost.predicting.workspaces import TABLES, Table
 from stepcost.request import Request
 from stepcost.step import bytes_of
 
@@ -177,6 +178,9 @@ def record_table(
         fallbacks=fallbacks,
         table=Table.load(known) if known.exists() else None,
     )
+    device = described_here()
+    table.about.update(device)
     table.save(folder / name)
     cells = sum(len(row) for row in table.convolutions.values())
-    return f"{name}: {cells} rows in {time.perf_counter() - started:.1f} s"
+    line = f"{name}: {cells} rows in {time.perf_counter() - started:.1f} s"
+    return "; ".join([line, *(f"{field} {value}" for field, value in device.items() if field != "device")])

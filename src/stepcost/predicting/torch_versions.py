@@ -36,6 +36,20 @@ one head for all, and cuDNN's 256 features on Hopper: by the headers and message
 With 2.11 an H100 took products where heads are shared.
 """
 
+CUDNN_OF: dict[Version, str] = {
+    (2, 8): "9.10",
+    (2, 9): "9.10",
+    (2, 10): "9.10",
+    (2, 11): "9.19",
+    (2, 12): "9.20",
+    (2, 14): "9.24",
+    (2, 15): "9.26",
+}
+"""Torch to the cuDNN that its wheel on PyPI asks for (``Requires-Dist``).
+
+Earlier ones have a cuDNN that cannot be asked without a GPU (before 9.8).
+"""
+
 
 def installed_torch() -> str:
     """Return the version of the torch that is installed here, such as ``2.11.0+cu130``."""

@@ -1,0 +1,161 @@
+"""Plans that cuDNN leaves out of its answer where there is no device, learned from what a GPU recorded.
+
+It leaves some 1x1 convolutions to cuBLASLt, which cannot be started without a device, and some gradients of
+weights to a Winograd or Fourier transform. Their workspaces follow from sizes. Whether they come first is a
+matter of sizes too, and no rule is known: forests of decision trees are fitted to the recorded table.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stepcost.predicting.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolution
+from stepcost.predicting.recorded import Table, find_table
+
+ROUNDING_BYTES = 512
+"""A batched product takes 0 to 400 bytes more than the rule says."""
+FLOAT_BYTES = 4
+"""Parts of a sum are float32, whatever is summed."""
+WINOGRAD_TILE = 4
+"""Pixels of a tile's side: with a 3x3 kernel, 36 products for 16 pixels."""
+SHARE_IN_16_BITS = 0.25
+"""Gradients of 16-bit weights go by image as those of float32 images with so much fewer pixels do.
+
+Read off one recorded step of ResNet-50: 15 of 16 are then as recorded.
+"""
+TREES = 15
+STANDS_FOR_ALL = "9.0"
+"""Compute capability whose table is learned from where another has none."""
+
+
+def is_product(one: Convolution) -> bool:
+    """Whether a convolution is a plain matrix product of each image."""
+    plain = (one.kernel, one.stride, one.padding) == ((1, 1), (1, 1), (0, 0))
+    return plain and one.groups == 1 and one.output_layout == "nchw"
+
+
+def _product_bytes(one: Convolution, batch_size: int, direction: str) -> int:
+    """Return what gradients of a weight, made by image and then summed, take; other products take nothing."""
+    by_image = batch_size * one.inputs * one.outputs * FLOAT_BYTES
+    return by_image if direction == BACKWARD_WEIGHT else 0
+
+
+def is_winograd(one: Convolution) -> bool:
+    """Whether a convolution can be made by a Winograd transform."""
+    plain = (one.kernel, one.stride, one.dilation) == ((3, 3), (1, 1), (1, 1))
+    return plain and one.groups == 1 and one.output_layout == "nchw" and one.dtype == "fp32"
+
+
+def winograd_bytes(one: Convolution, batch_size: int, direction: str) -> int:
+    """Return the bytes of images, gradients and weights, transformed.
+
+    Of 1,357 recorded gradients of 3x3 weights 323 are exactly this.
+    """
+    tiles = batch_size * math.prod(math.ceil(side / WINOGRAD_TILE) for side in one.output_size)
+    values = one.inputs * one.outputs + (one.inputs + one.outputs) * tiles
+    return (WINOGRAD_TILE + 2) ** 2 * values * FLOAT_BYTES
+
+
+def is_fourier(one: Convolution) -> bool:
+    """Whether a convolution can be made by a Fourier transform."""
+    plain = (one.stride, one.dilation, one.groups) == ((1, 1), (1, 1), 1)
+    return plain and one.kernel in ((3, 3), (5, 5)) and one.output_layout == "nchw" and one.dtype == "fp32"
+
+
+def fourier_bytes(one: Convolution, batch_size: int, direction: str) -> int:
+    """Return the bytes of images and gradients, transformed, and of the gradients in another order.
+
+    The transform has the power of two that holds the image and the kernel's reach, of 8-byte complex values.
+    """
+    side = max(size + kernel - 1 for size, kernel in zip(one.size, one.kernel, strict=True))
+    length = 1 << (side - 1).bit_length()
+    transformed = 2 * length * (length // 2 + 1) * 8
+    reordered = one.outputs * math.prod(one.output_size) * FLOAT_BYTES
+    return batch_size * ((one.inputs + one.outputs) * transformed + reordered)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Convolutions of which some have a plan that is left out."""
+
+    holds: Callable[[Convolution], bool]
+    directions: tuple[str, ...]
+    bytes_of: Callable[[Convolution, int, str], int]
+
+
+FAMILIES = (
+    Family(is_product, DIRECTIONS, _product_bytes),
+    Family(is_winograd, (BACKWARD_WEIGHT,), winograd_bytes),
+    Family(is_fourier, (BACKWARD_WEIGHT,), fourier_bytes),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Unasked:
+    """What the convolutions of a recorded table did that cuDNN cannot be asked."""
+
+    table: Table
+    _forests: dict[tuple[Family, str, str], Any] = field(default_factory=dict)
+    _known: dict[tuple[Convolution, int, str], int | None] = field(default_factory=dict)
+
+    def bytes_of(self, one: Convolution, batch_size: int, direction: str) -> int | None:
+        """Workspace of a convolution whose first plan is likely left out; ``None`` for any other."""
+        asked = one, batch_size, direction
+        if asked not in self._known:
+            families = (family for family in FAMILIES if self._takes(family, *asked))
+            self._known[asked] = next((family.bytes_of(*asked) for family in families), None)
+        return self._known[asked]
+
+    def _takes(self, family: Family, one: Convolution, batch_size: int, direction: str) -> bool:
+        if direction not in family.directions or not family.holds(one):
+            return False
+        key = family, direction, one.dtype
+        if key not in self._forests:
+            self._forests[key] = self._fitted(family, direction, one.dtype)
+        forest, share = self._forests[key]
+        return forest is not None and bool(forest.predict([_sizes(one, batch_size, share)])[0])
+
+    def _fitted(self, family: Family, direction: str, dtype: str) -> tuple[Any, float]:
+        """Fit a forest, the same for the same table; no forest where too little was recorded.
+
+        Without convolutions of that dtype in the table it is fitted to float32's. Their sizes then stand for
+        such a share of the pixels.
+        """
+        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 (takes most of a second)
+
+        held = [one for one in map(Convolution.from_key, self.table.convolutions) if family.holds(one)]
+        like = [one for one in held if one.dtype == dtype]
+        share = 1.0 if like or direction != BACKWARD_WEIGHT else SHARE_IN_16_BITS
+        column = DIRECTIONS.index(direction)
+        cells, is_left_out = [], []
+        for one in like or [one for one in held if one.dtype == "fp32"]:
+            for batch, cell in self.table.convolutions[one.key].items():
+                over = cell[column][0] - family.bytes_of(one, int(batch), direction)
+                cells.append(_sizes(one, int(batch)))
+                is_left_out.append(0 <= over <= ROUNDING_BYTES)
+        if not any(is_left_out):
+            return None, share
+        return RandomForestClassifier(TREES, random_state=0).fit(cells, np.array(is_left_out)), share
+
+
+def _sizes(one: Convolution, batch_size: int, share: float = 1.0) -> list[float]:
+    """Logarithms of the lengths, and of what is read, written and kept."""
+    inputs, outputs = math.log2(one.inputs), math.log2(one.outputs)
+    pixels, batch = math.log2(math.prod(one.size) * share), math.log2(batch_size)
+    ratio = math.log2(one.inputs * one.outputs / (one.inputs + one.outputs)) - pixels
+    images = batch + pixels
+    kept = [inputs + outputs, inputs + images, outputs + images, images]
+    return [inputs, outputs, pixels, batch, ratio, *kept]
+
+
+@functools.cache
+def unasked_on(compute_capability: str) -> Unasked | None:
+    """Return what is learned from the table of a compute capability, or from the one that stands for it."""
+    table = find_table(compute_capability) or find_table(STANDS_FOR_ALL)
+    return None if table is None else Unasked(table)

@@ -1,0 +1,334 @@
+"""What torch's convolutions take by cuDNN's own heuristics; asked without a GPU where it is installed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stepcost.catalog.cards import CARDS
+from stepcost.predicting import cudnn_child, cudnn_library, devices
+from stepcost.predicting.convolution import (
+    BACKWARD_DATA,
+    BACKWARD_WEIGHT,
+    DIRECTIONS,
+    FORWARD,
+    Convolution,
+)
+from stepcost.predicting.cudnn_library import FOLDERS, Library, Plan, device_here, find_folder
+from stepcost.predicting.cudnn_plans import workspaces_of
+from stepcost.predicting.devices import MULTIPROCESSORS, described
+from stepcost.predicting.recorded import Table
+from stepcost.predicting.unasked import Unasked
+from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
+
+H100 = CARDS["h100-80gb"]
+RECORDED = json.loads(
+    gzip.decompress((Path(__file__).parent / "cudnn-first-plans-h100.json.gz").read_bytes())
+)
+"""What one H100 chose first (torch 2.11, cuDNN 9.19) for 300 ``convolution;batch;direction``: engine,
+workspace in bytes, knobs."""
+ASKED = os.environ.pop("STEPCOST_CUDNN_OF_TESTS", "")
+
+
+@pytest.fixture(scope="module")
+def cudnn() -> Library:
+    """Return cuDNN 9.19, asked about the H100 as its data sheet describes it."""
+    before = os.environ.pop(FOLDERS, None)
+    os.environ[FOLDERS] = ASKED
+    folder = find_folder("9.19")
+    os.environ[FOLDERS] = before or ""
+    if folder is None:
+        pytest.skip("cuDNN 9.19 is not installed: pip install --target DIR nvidia-cudnn-cu13==9.19.*")
+    return Library(folder, described(H100))
+
+
+def conv(key: str) -> Convolution:
+    return Convolution.from_key(key)
+
+
+SQUARE = conv("64>128 16x16 3x3 1x1 1x1 1x1 g1 fp32 nchw/nchw")
+PRODUCT = conv("64>256 14x14 1x1 1x1 0x0 1x1 g1 fp32 nchw/nchw")
+WIDE = conv("48>64 35x35 5x5 1x1 2x2 1x1 g1 fp32 nchw/nchw")
+DEPTHWISE = conv("32>32 14x14 3x3 1x1 1x1 1x1 g32 fp32 nchw/nchw")
+
+
+class Answering(Library):
+    """A library that answers with given plans."""
+
+    def __init__(self, *plans: Plan) -> None:
+        super().__init__(Path("nowhere"), {})
+        self.given = list(plans)
+
+    def plans(self, one: Convolution, batch_size: int, direction: str, most: int) -> list[Plan]:
+        return self.given[:most]
+
+
+def asked(library: Library, one: Convolution, direction: str = FORWARD, batch: int = 4) -> list[int] | None:
+    return workspaces_of(library, one, batch, direction, multiprocessors=132, unasked=None)
+
+
+def plan(workspace: int, unsplit: int | None = None, **knobs: int) -> Plan:
+    named = {f"CUDNN_KNOB_TYPE_{name}": value for name, value in knobs.items()}
+    return Plan(engine=67, workspace=workspace, knobs=named, unsplit=unsplit)
+
+
+def test_cudnn_chooses_without_a_gpu_what_it_chose_with_one(cudnn: Library) -> None:
+    """Engine, knobs and workspace of each first plan, but for those that are left out without a device."""
+    exact = close = compared = 0
+    for cell, (engine, size, knobs) in RECORDED["first_plans"].items():
+        key, batch, direction = cell.split(";")
+        first = cudnn.plans(conv(key), int(batch), direction, 1)[0]
+        if (first.engine, first.knobs) != (engine, knobs or {}):
+            # cuBLASLt's 1x1 convolutions, Winograd's and Fourier's gradients of weights.
+            assert engine in (17, 18, 58, 62, 63), cell
+            continue
+        compared += 1
+        sizes = workspaces_of(cudnn, conv(key), int(batch), direction, multiprocessors=132, unasked=None)
+        depthwise = conv(key).kind[3] == "depthwise"  # torch's own kernel takes its place
+        exact += depthwise or (sizes is not None and abs(sizes[0] - size) <= 512)
+        close += depthwise or (sizes is not None and abs(sizes[0] - size) <= 6 << 20)
+    assert compared > 150
+    assert exact / compared > 0.85
+    assert close == compared
+
+
+@pytest.mark.parametrize("card", {card.compute_capability: name for name, card in CARDS.items()}.values())
+def test_cudnn_takes_the_description_of_every_kind_of_card(cudnn: Library, card: str) -> None:
+    """A card of each compute capability of the catalog is answered for, in float32 and in float16."""
+    library = Library(cudnn.folder, described(CARDS[card]))
+    for dtype in ("fp32", "fp16"):
+        assert library.plans(replace(SQUARE, dtype=dtype), 8, BACKWARD_DATA, 1), library.broken
+
+
+def test_a_card_is_described_as_it_is_where_it_was_read() -> None:
+    """Of the H100 all that is a card's own is what cuDNN reads on one, but for its memory."""
+    of_a_machine = {"pciDeviceId", "driverVer", "totalGlobalMem"}
+    read = RECORDED["about"]["device"]
+    made = described(H100)
+    assert made.keys() == read.keys()
+    assert {name for name in read if made[name] != read[name]} <= of_a_machine
+
+
+def test_every_card_has_a_capability_that_can_be_described() -> None:
+    """A card of a new compute capability needs its row."""
+    assert {card.compute_capability for card in CARDS.values()} <= MULTIPROCESSORS.keys()
+
+
+def test_the_first_plan_is_what_is_taken() -> None:
+    """A small workspace has no fallbacks told; a large one has those that take less."""
+    assert asked(Answering(plan(100), plan(50)), SQUARE) == [100]
+    large = 64 << 20
+    plans = [plan(large), plan(2 * large), plan(100), plan(200), plan(0)]
+    assert asked(Answering(*plans), SQUARE) == [large, 100, 0]
+    assert asked(Answering(), SQUARE) is None
+
+
+def test_partial_sums_are_added_by_rule() -> None:
+    """64 images of 16x16 by 128 rows are 128 tiles of 128x128; of 132 blocks at once none is left to split.
+
+    48 images are 96 tiles, which 132 blocks hold once. 4 images are 8 tiles: 16 parts each would fit, but
+    a sum of 64 * 9 = 576 is cut once per 512 at most. With 512 inputs, 4,608 long, 9 times: 8 * 9 tiles of
+    64 KiB.
+    """
+    split = plan(1000, 500, TILE_SIZE=0, TILE_CGA_M=1, TILE_CGA_N=1)
+    assert asked(Answering(split), SQUARE, batch=48) == [500]
+    assert asked(Answering(split), SQUARE, batch=4) == [500]
+    assert asked(Answering(split), replace(SQUARE, inputs=512), batch=4) == [500 + 8 * 9 * 65536]
+    # Clusters of two blocks along the columns, of which there is one tile: 16 tiles, 8 parts each.
+    clustered = plan(1000, 500, TILE_SIZE=0, TILE_CGA_M=1, TILE_CGA_N=2)
+    assert asked(Answering(clustered), replace(SQUARE, inputs=512), batch=4) == [500 + 16 * 8 * 65536]
+    # Short sums in 16 bits are not split.
+    assert asked(Answering(split), replace(SQUARE, inputs=512, dtype="bf16"), batch=4) == [500]
+
+
+def test_torchs_own_depthwise_kernels_take_nothing() -> None:
+    """In channels first; in channels last it is cuDNN's."""
+    library = Answering(plan(100))
+    assert asked(library, DEPTHWISE) == [0]
+    assert asked(library, replace(DEPTHWISE, dtype="bf16")) == [0]
+    assert asked(library, replace(DEPTHWISE, input_layout="nhwc")) == [100]
+    # 32 * 9 weights, 128 partial results of 4 bytes.
+    last = replace(DEPTHWISE, dtype="bf16", input_layout="nhwc")
+    assert asked(library, last, BACKWARD_WEIGHT) == [32 * 9 * 128 * 4]
+
+
+def test_what_is_left_out_is_learned_from_what_was_recorded() -> None:
+    """Products that took nothing, weights by image, transforms; what took another plan is asked."""
+    by_image, winograd = 8 * 64 * 256 * 4, 36 * (64 * 128 + (64 + 128) * 8 * 16) * 4
+    # 35 + 5 - 1 is within 64: half a transform of 64 x 33 complex values, twice, of all channels of 8 images.
+    fourier = 8 * ((48 + 64) * 2 * 64 * 33 * 8 + 64 * 35 * 35 * 4)
+    table = Table(
+        about={"cudnn": 91900},
+        convolutions={
+            PRODUCT.key: {"8": [[400], [0], [by_image]]},
+            SQUARE.key: {"8": [[9999], [9999], [winograd]]},
+            replace(PRODUCT, size=(2, 2)).key: {"8": [[70000], [70000], [70000]]},
+            WIDE.key: {"8": [[9999], [9999], [fourier]]},
+        },
+    )
+    unasked = Unasked(table)
+    assert unasked.bytes_of(PRODUCT, 8, FORWARD) == 0
+    assert unasked.bytes_of(PRODUCT, 16, BACKWARD_WEIGHT) == 2 * by_image
+    assert unasked.bytes_of(replace(PRODUCT, size=(2, 2)), 8, BACKWARD_DATA) is None
+    assert unasked.bytes_of(SQUARE, 8, BACKWARD_WEIGHT) == winograd
+    assert unasked.bytes_of(SQUARE, 8, FORWARD) is None
+    assert unasked.bytes_of(WIDE, 8, BACKWARD_WEIGHT) == fourier
+    assert unasked.bytes_of(replace(SQUARE, dtype="bf16"), 8, BACKWARD_WEIGHT) is None
+    assert unasked.bytes_of(replace(PRODUCT, stride=(2, 2)), 8, FORWARD) is None
+
+
+def known(library: Library | None, cudnn: str = "9.19") -> Workspaces:
+    table = Table(about={"cudnn": 91900}, convolutions={SQUARE.key: {"4": [[10], [20], [30]]}})
+    return Workspaces(
+        cublas_bytes=0, cublaslt_bytes=0, cublas_keeps=True, table=table, library=library, cudnn=cudnn
+    )
+
+
+def test_what_was_recorded_comes_first_then_cudnn_then_the_estimate() -> None:
+    """The batch in the table is the table's, another one cuDNN's; without cuDNN it is estimated."""
+    workspaces = known(Answering(plan(77)))
+    assert [workspaces.of(SQUARE, 4, direction) for direction in DIRECTIONS] == [[10], [20], [30]]
+    assert workspaces.estimated is None
+    assert workspaces.of(SQUARE, 5, FORWARD) == [77]
+    assert workspaces.estimated is Estimated.BY_CUDNN
+    why = "1 convolution is by cuDNN 9.19's own heuristics; not validated on this card"
+    assert workspaces.why_estimated == why
+    estimated = known(None)
+    assert estimated.of(SQUARE, 8, FORWARD) == [20]
+    assert estimated.estimated is Estimated.FROM_BATCHES
+
+
+@pytest.mark.parametrize(
+    ("card", "torch_version", "unvalidated"),
+    [
+        ("h100-80gb", (2, 11), None),
+        ("h200-141gb", (2, 15), "with this torch"),
+        ("a100-80gb", (2, 11), "on this card"),
+    ],
+)
+def test_what_was_compared_with_runs_is_said(
+    card: str, torch_version: tuple[int, int], unvalidated: str | None
+) -> None:
+    """The measured cards with the cuDNN of their table; of others it is said what was not compared."""
+    assert workspaces_on(CARDS[card], torch_version).unvalidated == unvalidated
+
+
+def test_what_another_cudnn_was_recorded_to_take_is_asked_again() -> None:
+    """A table of 9.19 says nothing exact of the 9.26 that another torch brings, if that can be asked."""
+    assert known(Answering(plan(77)), cudnn="9.26").of(SQUARE, 4, FORWARD) == [77]
+    assert known(None, cudnn="9.26").of(SQUARE, 4, FORWARD) == [10]
+
+
+def test_a_16_bit_convolution_never_takes_what_float32_was_recorded_to_take() -> None:
+    """Neither at that batch size nor as the nearest of its kind."""
+    workspaces = known(None)
+    assert workspaces.of(replace(SQUARE, dtype="bf16"), 4, FORWARD) == []
+    assert workspaces.missing == {replace(SQUARE, dtype="bf16").key}
+
+
+def test_a_library_that_ends_its_process_leaves_the_estimate(tmp_path: Path) -> None:
+    """A folder without cuDNN: no traceback, the table's estimate, and one line says why."""
+    library = Library(tmp_path, described(H100))
+    workspaces = known(library)
+    assert workspaces.of(SQUARE, 8, FORWARD) == [20]
+    assert workspaces.why_estimated is not None
+    assert "cuDNN 9.19 cannot be asked" in workspaces.why_estimated
+    assert library.broken
+
+
+def test_no_cudnn_is_asked_where_that_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``STEPCOST_CUDNN=off``: predictions are the same on every machine."""
+    monkeypatch.setenv(FOLDERS, "off")
+    assert workspaces_on(H100, (2, 11)).library is None
+    assert find_folder("9.19") is None
+
+
+def test_a_cudnn_in_a_folder_of_its_own_is_found_by_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``pip install --target`` lays it out; 9.1 is not 9.19."""
+    lib = tmp_path / "nvidia/cudnn/lib"
+    lib.mkdir(parents=True)
+    (lib / cudnn_child.LIBRARY).touch()
+    made = tmp_path / "nvidia_cudnn_cu13-9.19.0.56.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: nvidia-cudnn-cu13\nVersion: 9.19.0.56\n")
+    monkeypatch.setenv(FOLDERS, str(tmp_path))
+    assert find_folder("9.19") == lib
+    assert find_folder("9.1") != lib
+
+
+def test_a_gpu_describes_itself_for_predictions_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the child prints is the description; a child that fails gives one line."""
+    said: dict[str, Any] = {"deviceVer": 900}
+    program = tmp_path / "child.py"
+    program.write_text(f"print('{json.dumps(said)}')")
+    monkeypatch.setattr(cudnn_library, "find_folder", lambda version: tmp_path)
+    monkeypatch.setattr(cudnn_child, "__file__", str(program))
+    assert device_here("9.19") == said
+    program.write_text("raise SystemExit('no GPU')")
+    with pytest.raises(ValueError, match="does not describe this GPU: no GPU"):
+        device_here("9.19")
+
+
+class Nvml:
+    """The processes of a simulated GPU; the driver keeps 480 MiB."""
+
+    nvmlMemory_v2 = object()
+    NVMLError = RuntimeError
+
+    def __init__(self, *processes: tuple[int, int]) -> None:
+        self.processes = [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in processes]
+
+    def __getattr__(self, name: str) -> Any:
+        answers = {
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(reserved=480 << 20),
+            "nvmlDeviceGetComputeRunningProcesses": self.processes,
+        }
+        return lambda *_, **__: answers.get(name)
+
+
+@pytest.mark.parametrize(
+    ("processes", "said"),
+    [
+        ([(os.getpid(), 900 << 20), (1, 50)], {"context_bytes": 800 << 20}),
+        ([(1, 900 << 20)], {"context_bytes": 800 << 20}),  # another number in a container
+        ([(1, 900 << 20), (2, 50)], {"context_unread": "NVML does not list this process"}),
+    ],
+)
+def test_recording_says_what_a_gpu_is_and_what_its_context_takes(
+    monkeypatch: pytest.MonkeyPatch, processes: list[tuple[int, int]], said: dict[str, Any]
+) -> None:
+    """cuDNN's description under the driver's name, what the driver keeps, the process less 100 MiB held."""
+    monkeypatch.setattr(devices, "pynvml", Nvml(*processes))
+    monkeypatch.setattr(devices, "device_here", lambda version: {"version": version})
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91900)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 100 << 20)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid="0"))
+    device = {"version": "9.19", "deviceName": "a GPU"}
+    assert devices.described_here() == {"device": device, "driver_reserved_bytes": 480 << 20, **said}
+
+
+def test_a_description_that_was_recorded_is_the_one_that_is_asked_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the card by that name, not of another one of its compute capability."""
+    asked_with = []
+    recorded = {"deviceName": H100.gpu, "smClockRateKHz": 1}
+    table = Table(about={"cudnn": 91900, "device": recorded}, convolutions={})
+    where = "stepcost.predicting.workspaces"
+    monkeypatch.setattr(f"{where}.find_table", lambda capability: table)
+    monkeypatch.setattr(f"{where}.find_library", lambda version, card: asked_with.append((version, card)))
+    workspaces_on(H100, (2, 11))
+    workspaces_on(CARDS["h200-141gb"], (2, 15))
+    assert asked_with == [("9.19", recorded), ("9.26", described(CARDS["h200-141gb"]))]
