@@ -10,5 +10,6 @@ pytest_plugins = [
     "fixtures.searching",
     "fixtures.engines",
     "fixtures.savers",
+    "fixtures.parallel",
     "fixtures.instrument",
 ]

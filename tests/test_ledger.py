@@ -65,7 +65,9 @@ def test_a_peak_by_hand() -> None:
     ]
     peak = ledger_at_peak(blocks, forward_ends=[3], reserved_bytes=5000, context_bytes=77)
     assert (peak.event, peak.allocated_bytes) == (2, 3584)
-    nothing = dict.fromkeys(("buffer_bytes", "optimizer_state_bytes", "input_bytes", "workspace_bytes"), 0)
+    nothing = dict.fromkeys(
+        ("buffer_bytes", "optimizer_state_bytes", "input_bytes", "parallel_bytes", "workspace_bytes"), 0
+    )
     assert asdict(peak.ledger) == nothing | {
         "parameter_bytes": 512,
         "activation_bytes": 1024,

@@ -8,4 +8,8 @@ PLANTED_STEP = "stepcost.measuring.planted:PlantedStep"
 LIMITS = "stepcost.measuring.limits:Limits"
 STUDY = "stepcost.measuring.study:Study"
 LOSSES = "stepcost.measuring.losses:Losses"
+RANK = "stepcost.measuring.rank:Rank"
+RANK_LOSSES = "stepcost.measuring.rank:RankLosses"
+OF_RANKS = {CONFIGURATION: RANK, LOSSES: RANK_LOSSES}
+"""What each of several GPUs holds in place of the job of one."""
 PREDICTION = "stepcost.predicting.job:Prediction"

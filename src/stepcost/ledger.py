@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from stepcost.schema import stored
 
 PARAMETER, BUFFER, GRADIENT, STATE, INPUT = "parameter", "buffer", "gradient", "optimizer_state", "input"
-ACTIVATION, WORKSPACE = "activation", "workspace"
-ALLOCATED = (PARAMETER, BUFFER, GRADIENT, STATE, INPUT, ACTIVATION, WORKSPACE)
+ACTIVATION, WORKSPACE, PARALLEL = "activation", "workspace", "parallel"
+ALLOCATED = (PARAMETER, BUFFER, GRADIENT, STATE, INPUT, ACTIVATION, PARALLEL, WORKSPACE)
 """The kinds of allocated memory."""
 ALWAYS = -1
 """``born`` of an allocation that was there before the step."""
@@ -19,7 +19,7 @@ ALWAYS = -1
 class Ledger:
     """Where every byte of a process is at the moment allocated memory peaks.
 
-    The first seven parts add up to the peak of allocated memory exactly; with
+    The first eight parts add up to the peak of allocated memory exactly; with
     ``slack_bytes`` to reserved memory; with ``context_bytes`` to the process.
     All sizes are what the caching allocator counts (512-byte rounding included).
     """
@@ -30,13 +30,17 @@ class Ledger:
     optimizer_state_bytes: int | None = stored("what the optimizer keeps between steps")
     input_bytes: int | None = stored("the batch")
     activation_bytes: int | None = stored("kept for backward, as far as still alive at the peak")
+    parallel_bytes: int | None = stored(
+        "what several GPUs add: the buckets of DDP; the parameters that FSDP gathers, with the buffers of "
+        "its collectives"
+    )
     workspace_bytes: int | None = stored("all else: workspaces of cuDNN and cuBLAS, and temporaries")
     slack_bytes: int | None = stored("reserved at the peak less allocated at the peak")
     context_bytes: int | None = stored("the process less what it has reserved", follows="driver")
 
     @property
     def allocated_bytes(self) -> int:
-        """Sum of the seven parts that are allocated memory."""
+        """Sum of the eight parts that are allocated memory."""
         return sum(getattr(self, f"{kind}_bytes") for kind in ALLOCATED)
 
 

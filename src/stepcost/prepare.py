@@ -122,7 +122,11 @@ def _checkpoint(model: nn.Module, request: Request) -> None:
     if wanted == BLOCKS and offered is not None:
         offered({"use_reentrant": False})
         return
-    name = _repeated_class(model, request) if wanted == BLOCKS else wanted
+    name = _repeated_class(model) if wanted == BLOCKS else wanted
+    if name is None:
+        raise ValueError(
+            f"--checkpoint: {request.model} has no block that is repeated; --checkpoint CLASS names a module"
+        )
     found = [module for module in model.modules() if type(module).__name__ == name]
     if not found:
         classes = sorted({type(module).__name__ for module in model.modules()})
@@ -137,8 +141,17 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 TORCH_BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
-def _repeated_class(model: nn.Module, request: Request) -> str:
-    """Name the class of the model's blocks.
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks by which a model is shared, outermost first: none where nothing is repeated.
+
+    ``transformers`` names their classes; of other models they are those that are checkpointed.
+    """
+    named = {*(getattr(model, "_no_split_modules", None) or ())} or {_repeated_class(model)}
+    return [module for module in model.modules() if type(module).__name__ in named]
+
+
+def _repeated_class(model: nn.Module) -> str | None:
+    """Name the class of the model's blocks; ``None`` where nothing is repeated.
 
     Of the classes that occur more than once, are no layers of torch's and do not merely contain others, it is
     the one whose instances hold most parameters; where several hold nearly as many, one within the other,
@@ -153,8 +166,6 @@ def _repeated_class(model: nn.Module, request: Request) -> str:
             held[type(module).__name__] += sum(one.numel() for one in module.parameters())
     again = [name for name in held if times[name] > 1 and held[name]]
     if not again:
-        raise ValueError(
-            f"--checkpoint: {request.model} has no block that is repeated; --checkpoint CLASS names a module"
-        )
+        return None
     most = max(held[name] for name in again)
     return max((name for name in again if held[name] > most / 2), key=lambda name: times[name])

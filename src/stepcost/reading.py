@@ -21,7 +21,11 @@ PHASES = (FORWARD, BACKWARD, OPTIMIZER_STEP)
 class Moment:
     """Memory of a process at one named moment, in bytes."""
 
-    moment: str = stored("`first allocation`, `model loaded` or `training step`", default=REQUIRED)
+    moment: str = stored(
+        "`first allocation`, `communicator` (of several GPUs: NCCL has joined them), `model loaded` or "
+        "`training step`",
+        default=REQUIRED,
+    )
     process_bytes: int | None = stored("memory of the process on the GPU")
     reserved_bytes: int | None = stored("segments that the allocator holds")
     context_bytes: int | None = stored("`process_bytes` less `reserved_bytes`")
@@ -38,6 +42,25 @@ class ModulesKept:
     class_name: str = stored("its class", default=REQUIRED)
     modules: int = stored("how many they are", default=REQUIRED)
     kept_bytes: int = stored("what they keep, in all", default=REQUIRED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """What one of several GPUs holds: of a reading, what differs between them."""
+
+    parameter_bytes: int | None = stored("its parameters, or its parts of them")
+    gradient_bytes: int | None = stored("the same of gradients")
+    optimizer_state_bytes: int | None = stored("the same of the optimizer's state")
+    bucket_bytes: int | None = stored("buckets in which DDP sums gradients; null without DDP")
+    activation_bytes: int | None = stored("what forward leaves allocated")
+    peak_allocated_bytes: int | None = stored("highest allocated memory in a steady step")
+    peak_reserved_bytes: int | None = stored("highest reserved memory, read with the former")
+    process_bytes: int | None = stored("memory of its process after the training steps")
+    context_bytes: int | None = stored("that less what is reserved")
+    communicator_bytes: int | None = stored(
+        "by how much the context grew when NCCL joined the GPUs and did each of its collectives once"
+    )
+    ledger: Ledger | None = stored("where every byte is at the moment of its peak")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +149,13 @@ class Reading:
     )
     moments: tuple[Moment, ...] = stored("the context on the way to the reading, in order", default=())
     ledger: Ledger | None = stored(
-        "where every byte is at the moment of the peak. The first seven parts add up to "
+        "where every byte is at the moment of the peak. The first eight parts add up to "
         "`peak_allocated_bytes`, with `slack_bytes` to reserved, with `context_bytes` to the process"
+    )
+    ranks: tuple[Rank, ...] = stored(
+        "of several GPUs, in order. The row's own figures are of the rank that reserves most, the first "
+        "of them",
+        default=(),
     )
     steps_before_reading: int | None = stored("training steps taken before the steady step that is read")
     seconds: float | None = stored("what it took to obtain this reading, from request to answer")

@@ -9,11 +9,17 @@ from typing import Any
 from stepcost.catalog.cards import Card
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.kinds import IMAGES, TOKENS
+from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.precisions import emulated_on
 from stepcost.schema import REQUIRED, Count, stored
 
 ATTENTIONS = ("auto", "math", "efficient", "flash")
 """Kernels of ``scaled_dot_product_attention``."""
+ALONE = "none"
+"""``parallel`` of a step on one GPU."""
+PARALLEL = (ALONE, "ddp", "zero1", "fsdp2")
+"""How several GPUs share a step: not at all; or by torch's ``DistributedDataParallel``, the same with
+``ZeroRedundancyOptimizer``, or ``fully_shard``."""
 BLOCKS = "blocks"
 """``--checkpoint`` without a class: the model's blocks."""
 DEFAULT_SEQUENCE_LENGTH = 512
@@ -88,6 +94,16 @@ class Request:
     lora: Count | None = stored(
         "rank of the adapters that are trained in place of the weights (LoRA); null without", identifies=True
     )
+    parallel: str = stored(
+        "how several GPUs share a step: `ddp` (a replica each), `zero1` (the same, with the optimizer's "
+        "state in parts), `fsdp2` (parameters, gradients and state in parts, by block) or `none`",
+        identifies=True,
+        absent=ALONE,
+        default=ALONE,
+    )
+    gpus: Count = stored(
+        "GPUs that share the step, with a process and a batch each", identifies=True, absent=1, default=1
+    )
     engine: str = stored("how a step is launched: a name in the catalog", identifies=True, default="eager")
     device: str = "cuda:0"
     """The torch device string: ``cuda:N`` or ``cpu``."""
@@ -119,11 +135,35 @@ class Request:
             return "--attention flash: its kernels take bf16 or fp16; --precision bf16 casts to it"
         if self.channels_last and self.image_size is None and self.sequence_length is not None:
             return f"--channels-last: it orders images, and {self.model} takes none"
+        return self._why_not_parallel()
+
+    def _why_not_parallel(self) -> str | None:
+        if self.parallel == ALONE:
+            return None if self.gpus == 1 else f"--gpus {self.gpus}: without --parallel a step has one"
+        if self.gpus == 1:
+            return f"--parallel {self.parallel}: it takes two GPUs or more to share a step"
+        if self.engine != "eager":
+            return (
+                f"--parallel {self.parallel} with --engine {self.engine}: its collectives are launched "
+                "step by step; --engine eager launches them"
+            )
+        return self._why_not_in_parts()
+
+    def _why_not_in_parts(self) -> str | None:
+        row = find_optimizer(self.optimizer)
+        if self.parallel == "zero1" and row.by_module:
+            return f"--parallel zero1: it parts parameters, and {self.optimizer} takes the whole model"
+        if self.parallel == "fsdp2" and (row.by_module or row.state_rule is not None):
+            return f"--parallel fsdp2: it parts tensors, and {self.optimizer} takes them whole"
+        if self.parallel == "fsdp2" and self.channels_last:
+            return "--parallel fsdp2 with --channels-last: it takes weights that are contiguous"
         return None
 
 
 def why_not_predicted_on(card: Card, request: Request) -> str | None:
     """Say in one line why a request is not predicted for a card; ``None`` where it is."""
+    if request.gpus > 1:
+        return f"--parallel {request.parallel} is measured, not predicted"
     emulated = emulated_on(request.precision, card.compute_capability)
     if emulated is None:
         return None
@@ -164,4 +204,6 @@ def step_words(fields: Mapping[str, Any]) -> list[str]:
         words.append(f"{fields['attention']} attention")
     if fields.get("lora"):
         words.append(f"LoRA of rank {fields['lora']}")
+    if (fields.get("parallel") or ALONE) != ALONE:
+        words.append(f"{fields['parallel']} on {fields.get('gpus') or '?'} GPUs")
     return words

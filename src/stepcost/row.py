@@ -24,8 +24,8 @@ class Asked:
     name: str | None = stored("the benchmark's name (pytest-benchmark's own)")
     fullname: str | None = stored("the same with its file (pytest-benchmark's own)")
     question: str | None = stored(
-        "`1a`, `1b`, `1c`, `2a`, `3a`, `3b`, `4`, `5` or `instrument`. A `2a` row answers 2b too, a `3b` row "
-        "3c and 3d",
+        "`1a`, `1b`, `1c`, `2a`, `3a`, `3b`, `4`, `5`, `6` or `instrument`. A `2a` row answers 2b too, a "
+        "`3b` row 3c and 3d",
         identifies=True,
     )
     timed: str | None = stored(

@@ -24,7 +24,7 @@ from stepcost.measuring.measurements import Measurements, TimeRounds, least_s
 from stepcost.measuring.process import Progress, Worker, warm_up_server
 from stepcost.measuring.training_runs import TrainingRuns
 from stepcost.reading import Reading
-from stepcost.request import Request, why_not_predicted_on, without_images
+from stepcost.request import ALONE, Request, why_not_predicted_on, without_images
 from stepcost.search import PredictedLargest, Search, Trial, find_largest, guess_from_tensors
 from stepcost.settings import Settings
 
@@ -33,6 +33,8 @@ NUM_CLASSES_EXPECTED = 10
 CPU_STUDY_S = 30.0
 """A model whose training runs take longer than this on the CPU is not trained there."""
 
+EVALUATION = "evaluation"
+"""Mode of a model in which dropout leaves nothing out, and batch norm takes no statistics of the batch."""
 LOSSES_STEPS, LOSSES_BATCH, LOSSES_SEQUENCE = 2, 2, 32
 """Steps, examples and tokens of which losses are compared in fp64: the second shows what the first did."""
 CPU_LOSSES_PARAMETERS = 200_000_000
@@ -52,6 +54,7 @@ class Session(Measurements):
         self._readings: dict[Request, list[Reading]] = {}
         """All that were taken of a request, each in a process of its own."""
         self._losses: dict[Request, list[float]] = {}
+        self._losses_in_evaluation: dict[Request, list[float]] = {}
         self.notes: list[str] = []
         """What a reader must know that turned up while it measured."""
         self._predictor: Worker | None = None
@@ -101,11 +104,33 @@ class Session(Measurements):
         why_not = ENGINES[self.study_engine].why_not(settings.batch_optimizer)
         if why_not:
             raise ValueError(f"--engine {self.study_engine}: {why_not}")
+        if self.on_gpu and (settings.gpus or 0) > self._gpus_here:
+            raise ValueError(
+                f"--gpus {settings.gpus}: from {self.machine.device} on there are {self._gpus_here}"
+            )
 
     @property
     def on_gpu(self) -> bool:
         """Whether readings are measured; otherwise memory is predicted."""
         return self.machine.device != "cpu"
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs share a step of question 6: those asked for, else all."""
+        return self.settings.gpus or self._gpus_here
+
+    @property
+    def _gpus_here(self) -> int:
+        """Count the GPUs of the machine, from the session's own on."""
+        return self.machine.gpus - int(self.machine.device.partition(":")[2] or 0)
+
+    @property
+    def why_no_parallel(self) -> str | None:
+        """Why no step is shared between GPUs here; ``None`` where there are several."""
+        if self.gpus > 1 and self.on_gpu:
+            return None
+        one = f"this machine has one from {self.machine.device} on"
+        return f"only several GPUs can tell: {self.machine.why_no_gpu or one}"
 
     @property
     def study_engine(self) -> str:
@@ -222,6 +247,25 @@ class Session(Measurements):
             with self.costs.of("read losses in fp64"), self.worker(jobs.LOSSES, small) as worker:
                 self._losses[small] = worker.call("losses", LOSSES_STEPS)
         return self._losses[small]
+
+    def losses_of_ranks(self, request: Request) -> tuple[list[float], list[float]]:
+        """Return the losses of a request on several GPUs, and of one process on the batches of all of them.
+
+        They are as those of ``losses``, of a model in evaluation mode: dropout would leave out others on each
+        GPU, and batch norm takes statistics of each GPU's batch. Raises ``MeasureError``.
+        """
+        length = request.sequence_length and min(request.sequence_length, LOSSES_SEQUENCE)
+        each = min(request.batch_size, LOSSES_BATCH)
+        shared = replace(request, batch_size=each, sequence_length=length)
+        alone = replace(shared, batch_size=each * request.gpus, parallel=ALONE, gpus=1)
+        for one in (alone, shared):
+            if one not in self._losses_in_evaluation:
+                with (
+                    self.costs.of("read losses in fp64"),
+                    self.holding(jobs.LOSSES, one, EVALUATION) as worker,
+                ):
+                    self._losses_in_evaluation[one] = worker.call("losses", LOSSES_STEPS)
+        return self._losses_in_evaluation[shared], self._losses_in_evaluation[alone]
 
     def prediction(self, request: Request) -> Reading:
         """Predict the memory of ``request`` without a GPU, in a child that serves the whole session.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ class TrainingStep:
     """Micro-batches whose gradients are summed before the optimizer steps; each is ``batch``."""
     attention: SDPBackend | None = None
     """The kernels to which ``scaled_dot_product_attention`` is held; ``None``: torch chooses."""
+    known: dict[int, str] = field(default_factory=dict)
+    """Address of what no tensor of these holds, to its kind in a ledger: the buckets of DDP."""
 
     def __call__(self, batch: Any, after: Callable[[str], None] = _ignore) -> tuple[torch.Tensor, Any]:
         """Take one step on ``batch``, which is whatever the objective takes.
@@ -101,8 +103,25 @@ def logits_of(output: Any) -> torch.Tensor:
 
 
 def bytes_of(tensors: Iterable[torch.Tensor | None]) -> int:
-    """Add up the bytes of ``tensors`` as they are (not rounded); ``None`` among them counts nothing."""
-    return sum(one.numel() * one.element_size() for one in tensors if one is not None)
+    """Add up the bytes of ``tensors`` as they are (not rounded); ``None`` among them counts nothing.
+
+    Of a tensor that is in parts on several GPUs it is the part that this process holds.
+    """
+    held = (held_here(one) for one in tensors if one is not None)
+    return sum(one.numel() * one.element_size() for one in held)
+
+
+def held_here(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this process holds of a tensor: its part of a ``DTensor``, and any other as it is."""
+    one: Any = tensor.detach()
+    part: torch.Tensor = one.to_local() if hasattr(one, "to_local") else tensor
+    return part
+
+
+def state_of(optimizer: torch.optim.Optimizer) -> Mapping[torch.Tensor, Mapping[str, Any]]:
+    """Return the state that this process keeps: ``ZeroRedundancyOptimizer`` has it in an optimizer within."""
+    state: Mapping[torch.Tensor, Mapping[str, Any]] = getattr(optimizer, "optim", optimizer).state
+    return state
 
 
 def tensors_in(batch: Any) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from stepcost.activations import alike_path
-from stepcost.step import TrainingStep, bytes_of, tensors_in
+from stepcost.step import TrainingStep, bytes_of, state_of, tensors_in
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -35,7 +35,7 @@ def count_step(step: TrainingStep, batch: Any) -> dict[str, Any]:
     trainable = [parameter for parameter in step.model.parameters() if parameter.requires_grad]
     kept: dict[int, torch.Tensor] = {}
     numbers: dict[int, torch.Tensor] = {}
-    for parameter, state in step.optimizer.state.items():
+    for parameter, state in state_of(step.optimizer).items():
         for value in state.values():
             if isinstance(value, torch.Tensor):
                 is_number = value.numel() == 1 and value.shape != parameter.shape

@@ -177,6 +177,7 @@ def test_the_ledger_is_of_one_more_step():
         optimizer_state_bytes=0,
         input_bytes=24_576 + 512,
         activation_bytes=0,
+        parallel_bytes=0,
         workspace_bytes=120 * MIB + 512 + 512 + 1024,  # the first allocation and what the steps before leaked
         slack_bytes=(144 + 120) * MIB - BASE - 120 * MIB - 512 - 1024,
         context_bytes=760 * MIB,

@@ -19,7 +19,8 @@ from stepcost.machine import Machine, ModelInfo
 from stepcost.reading import Reading
 
 pytest_plugins = ["fixtures.suite", "fixtures.options", "fixtures.session", "fixtures.rows",
-                  "fixtures.memory", "fixtures.training", "fixtures.engines", "fixtures.savers"]
+                  "fixtures.memory", "fixtures.training", "fixtures.engines", "fixtures.savers",
+                  "fixtures.parallel"]
 session.warm_up_server = lambda prebuild: None
 
 
@@ -46,7 +47,7 @@ class Child:
     def machine(self, device):
         found = {"auto": "cuda:0", "cuda": "cuda:0"}.get(device, device)
         return Machine(device=found, why_no_gpu=None, torch="2.11", torchvision="0.26", cuda="13.0",
-                       cudnn="9.19", gpu="stand-in", gpu_total_bytes=10**9)
+                       cudnn="9.19", gpu="stand-in", gpu_total_bytes=10**9, gpus=2)
 
     def model(self, *_):
         return ModelInfo(name="m", kind="images", dtypes=("float32",), parameters=1,

@@ -34,6 +34,8 @@ class History:
     """Address to what was known to live there at the start."""
     kinds_after: dict[int, str] = field(default_factory=dict)
     """Address to what was known to live there at the end."""
+    kinds_born: dict[int, str] = field(default_factory=dict)
+    """Number of an event that allocates to what is known of it by where it was asked for."""
     about: dict[str, Any] = field(default_factory=dict)
     """Versions, the configuration, and the allocator's own counters to check a replay against."""
 
@@ -57,7 +59,7 @@ def allocations_of(history: History) -> tuple[list[Allocation], CachingAllocator
         for event, (action, address, size) in enumerate(history.events):
             if action == "alloc":
                 block = allocator.allocate_at(address, size)
-                alive[address] = block, Allocation(block.bytes, event)
+                alive[address] = block, Allocation(block.bytes, event, history.kinds_born.get(event))
             elif action == "free":
                 block, allocation = alive.pop(address)
                 allocation.died = event
@@ -72,8 +74,8 @@ def allocations_of(history: History) -> tuple[list[Allocation], CachingAllocator
             f"event {event} ({action} of {size} bytes) cannot be replayed: {error!r}"
         ) from error
     for address, (_, allocation) in alive.items():
-        if allocation.kind is None:
-            allocation.kind = history.kinds_after.get(address)
+        if allocation.kind is None or allocation.born != ALWAYS:
+            allocation.kind = history.kinds_after.get(address, allocation.kind)
     return done + [allocation for _, allocation in alive.values()], allocator
 
 

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from stepcost.activations import alike_together
 from stepcost.allocator.history import HistoryUnavailable, peak_of
@@ -25,6 +26,7 @@ from stepcost.measuring.launch import Launch, build_step
 from stepcost.prepare import batch_of, prepare
 from stepcost.reading import FORWARD, PHASES, ModulesKept, Moment, Reading
 from stepcost.request import Request
+from stepcost.step import TrainingStep
 from stepcost.tensors import count_step
 from stepcost.workload import Workload, workload_of
 
@@ -62,19 +64,29 @@ class Configuration:
             self._first = torch.zeros(1, device=request.device)
             self.moments.append(self._moment("first allocation")[0])
         self._part("context")
+        self._join()
         enter_phase("build")
         workload = workload or workload_of(request, prebuilt=True)
         model = prepare(workload.build(), request)
         self._part("build")
         enter_phase("model to the device")
-        model = model.to(request.device).train()
+        model = self._to_device(model).train()
         if self.on_gpu:
             self.moments.append(self._moment("model loaded")[0])
         self._part("to the device")
         enter_phase("batch to the device")
         self.batch = batch_of(workload, request, request.device)
-        self.training_step = build_step(request, model, workload)
+        self.training_step = self._build_step(model, workload)
         self._launch: Launch = self._work
+
+    def _join(self) -> None:
+        """Join the other processes of the request: one GPU has none."""
+
+    def _to_device(self, model: nn.Module) -> nn.Module:
+        return model.to(self.request.device)
+
+    def _build_step(self, model: nn.Module, workload: Workload) -> TrainingStep:
+        return build_step(self.request, model, workload)
 
     def ping(self) -> None:
         """Answer nothing: what is left is the cost of the process border."""

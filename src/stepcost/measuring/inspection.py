@@ -178,6 +178,7 @@ def _gpu_machine(index: int, versions: dict[str, Any]) -> Machine:
     memory = gpu.memory() if gpu else None
     return Machine(
         device=f"cuda:{index}",
+        gpus=torch.cuda.device_count(),
         why_no_gpu=None,
         gpu=properties.name,
         compute_capability=f"{properties.major}.{properties.minor}",

@@ -13,6 +13,7 @@ from stepcost import jobs
 from stepcost.costs import Costs
 from stepcost.failures import ChildKilled, MeasureError, OutOfMemory
 from stepcost.measuring.process import Worker
+from stepcost.measuring.ranks import Group
 from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.search import Trial
@@ -44,6 +45,12 @@ class Measurements:
     def worker(self, job: str, *arguments: Any) -> Worker:
         """Start a child within the time limit. Raises ``MeasureError``."""
         return Worker(job, *arguments, time_limit_s=self.time_limit_s)
+
+    def holding(self, job: str, request: Request, *more: Any) -> Worker | Group:
+        """Start a child for a request, or one a GPU where it has several. Raises ``MeasureError``."""
+        if request.gpus > 1:
+            return Group(job, request, *more, time_limit_s=self.time_limit_s)
+        return self.worker(job, request, *more)
 
     def measured(self, request: Request, *more: Any, job: str | None = None) -> Reading:
         """Read the memory of a configuration in a fresh process; a ``job`` may take more than the request.
@@ -121,10 +128,12 @@ class Measurements:
         return Trial(batch_size=request.batch_size, seconds=time.perf_counter() - start, **outcome)
 
     @contextmanager
-    def asked(self, method: str, part: str, job: str, *arguments: Any) -> Iterator[tuple[Worker, Any]]:
+    def asked(
+        self, method: str, part: str, job: str, request: Request, *more: Any
+    ) -> Iterator[tuple[Worker | Group, Any]]:
         """Start a child and ask it once; give the child, which lives on inside, and its answer."""
         with self.costs.of(part):
-            worker = self.worker(job, *arguments)
+            worker = self.holding(job, request, *more)
             try:
                 answer = worker.call(method)
             except BaseException:
@@ -133,7 +142,7 @@ class Measurements:
         with worker:
             yield worker, answer
 
-    def _time_steps(self, worker: Worker, time_rounds: TimeRounds) -> float | None:
+    def _time_steps(self, worker: Worker | Group, time_rounds: TimeRounds) -> float | None:
         """Time the steps of what a child holds; return their median seconds. Raises ``MeasureError``."""
         ran_out: OutOfMemory | None = None
 
@@ -154,7 +163,9 @@ class Measurements:
             raise ran_out
         return median_s
 
-    def _profile(self, worker: Worker, step_s: float | None) -> tuple[dict[str, float], dict[str, str]]:
+    def _profile(
+        self, worker: Worker | Group, step_s: float | None
+    ) -> tuple[dict[str, float], dict[str, str]]:
         """Profile the steps of what a child holds; return the figures, and why they are unread."""
         try:
             with self.costs.of("profile the steps"):

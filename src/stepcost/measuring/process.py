@@ -41,6 +41,8 @@ START_LIMIT_S = 180.0
 END_LIMIT_S = 10.0
 """Time limit of a killed child's end: one that waits inside the driver may never end."""
 
+START = "start"
+"""What a child answers first, as if it were a call."""
 Progress = Callable[[Any], None]
 
 
@@ -79,8 +81,10 @@ class Worker:
     handed to ``on_progress``, what it returns is the answer.
     """
 
-    def __init__(self, job: str, *arguments: Any, time_limit_s: float = START_LIMIT_S) -> None:
-        """Start the child and wait until the job is built.
+    def __init__(
+        self, job: str, *arguments: Any, time_limit_s: float = START_LIMIT_S, waits: bool = True
+    ) -> None:
+        """Start the child and wait until the job is built; if not ``waits``, the maker receives that answer.
 
         Raises ``OutOfMemory``, ``ChildFailed``, ``ChildDied`` or ``ChildHung``.
         """
@@ -102,7 +106,8 @@ class Worker:
             with _no_main():
                 self._process.start()
             theirs.close()
-            self._receive("start", time_limit_s, None)
+            if waits:
+                self.receive(START, time_limit_s)
         except (EOFError, OSError) as error:  # the server that should have forked is gone
             self.close()
             raise ChildDied(f"{self.name}: no child could be started: {first_line(error)}") from error
@@ -127,11 +132,24 @@ class Worker:
         ``time_limit_s`` bounds the silence between two messages (default: as given at the start). Raises
         ``OutOfMemory``, ``ChildFailed``, ``ChildDied`` or ``ChildHung``, each with one line.
         """
+        self.send(method, *arguments)
+        return self.receive(method, time_limit_s or self.time_limit_s, on_progress)
+
+    def send(self, method: str, *arguments: Any) -> None:
+        """Ask for ``job.method(*arguments)``, whose answer is received later. Raises ``ChildDied``."""
         try:
             self._pipe.send_bytes(pickle.dumps((method, arguments)))
         except OSError:
             raise self._died(method) from None
-        return self._receive(method, time_limit_s or self.time_limit_s, on_progress)
+
+    def fileno(self) -> int:
+        """Return what can be waited on until there is something to receive."""
+        return self._pipe.fileno()
+
+    def kill(self) -> None:
+        """End the child where it stands, inside a call too; ``close`` then finds it gone."""
+        if self._process.is_alive():
+            self._process.kill()
 
     def close(self) -> None:
         """End the child, wait until it is gone, and remove its log; warns where it would not end."""
@@ -165,7 +183,8 @@ class Worker:
     ) -> None:
         self.close()
 
-    def _receive(self, method: str, time_limit_s: float, on_progress: Progress | None) -> Any:
+    def receive(self, method: str, time_limit_s: float, on_progress: Progress | None = None) -> Any:
+        """Wait for the answer to a call of ``method`` and return it; raises as ``call`` does."""
         while True:
             try:
                 if not self._ready.poll(time_limit_s * 1e3):

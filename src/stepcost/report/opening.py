@@ -24,12 +24,14 @@ def opening_row(rows: Iterable[Row], model: str | None) -> Row | None:
 
     It is of the optimizers (2a), where these were not asked of the batch sizes (3a), else of the engines (4):
     the first that does not fit, else the one that takes the most memory. Else it is the plain step of
-    question 5. Steps in fp64 are of a comparison of losses, and a stand-in is none of the session's own.
+    question 5, or the step on one GPU of question 6. Steps in fp64 are of a comparison of losses, and a
+    stand-in is none of the session's own.
     """
     own = [row for row in rows if not row.get("stand_in_for") and model in (None, row.get("model"))]
-    for question, varying in (("2a", "optimizer"), ("3a", "batch_size"), ("4", "batch_size"), ("5", "saver")):
+    asked_of = {"2a": "optimizer", "3a": "batch_size", "4": "batch_size", "5": "saver", "6": "batch_size"}
+    for question, varying in asked_of.items():
         steps = having(of_question(own, question), "optimizer", "batch_size")
-        steps = [row for row in steps if row.get("saver") in (None, PLAIN)]
+        steps = [row for row in steps if row.get("saver") in (None, PLAIN) and not row.get("parallel")]
         asked = [row for row in steps if not is_search(row) and row.get("precision") != "fp64"]
         if found := groups(asked, varying):
             unfit = [row for row in found[0] if row.get("fits") is False]

@@ -13,6 +13,7 @@ from stepcost.report.answers import (
     memory,
     model,
     money,
+    ranks,
     savers,
     sizes,
     training,
@@ -46,6 +47,7 @@ QUESTIONS = (
     Question("3d", "How does training accuracy rise over wall time?", training.accuracy_over_time),
     Question("4", "What does the way a step is run cost?", engines.by_engine, money.of_steps),
     Question("5", "What does each way to save memory buy, and what does it cost in time?", savers.by_saver),
+    Question("6", "What do several GPUs cost each of them?", ranks.by_strategy),
     Question("instrument", "What does measuring itself cost?", instrument.cost_of_measuring),
 )
 """A new question is one entry here, and a benchmark whose rows carry its name."""

@@ -58,11 +58,14 @@ class Part(NamedTuple):
     fields: tuple[str, ...]
     """Fields of the ledger that it sums; the tiny ones share a layer with what they belong to."""
     color: str
+    of_several: bool = False
+    """Whether only GPUs that share a step have it: of one it is neither drawn nor missed."""
 
 
 STACK = (
     Part("parameters, buffers", ("parameter_bytes", "buffer_bytes"), BLUE),
     Part("gradients", ("gradient_bytes",), TEAL),
+    Part("buckets, gathered parameters", ("parallel_bytes",), RED, of_several=True),
     Part("optimizer state", ("optimizer_state_bytes",), ORANGE),
     Part("activations, inputs", ("activation_bytes", "input_bytes"), GREEN),
     Part("workspace, temporaries", ("workspace_bytes",), PURPLE),

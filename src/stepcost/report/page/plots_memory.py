@@ -122,7 +122,8 @@ def _size(row: Row, part: Part) -> int | None:
 
 
 def _parts(row: Row) -> list[tuple[Part, int]]:
-    return [(part, size) for part in STACK if (size := _size(row, part)) is not None]
+    sizes = [(part, _size(row, part)) for part in STACK]
+    return [(part, size) for part, size in sizes if size is not None and (size or not part.of_several)]
 
 
 def _said(part: Part, size: int) -> str:
@@ -137,7 +138,8 @@ def _total(row: Row) -> str:
 
 
 def _lacking(rows: list[Row]) -> str:
-    lacking = [part.label for part in STACK if any(_size(row, part) is None for row in rows)]
+    usual = [part for part in STACK if not part.of_several]
+    lacking = [part.label for part in usual if any(_size(row, part) is None for row in rows)]
     return f"Not read, so not drawn: {', '.join(lacking)}" if lacking else ""
 
 

@@ -1,0 +1,141 @@
+"""Answer 6: what each of several GPUs holds, and how long a step takes, by how they share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepcost.report.answers.savers import NOTHING, step_s
+from stepcost.report.rows import CONFIGURATION, Row, configuration, memory_figure, of_question, source_of
+from stepcost.report.said import Said
+from stepcost.report.tables import Table
+from stepcost.report.throttle import in_caption, throttled_note
+from stepcost.request import ALONE, PARALLEL
+from stepcost.units import BYTES_NOTE, count, listed, mb, mb_number, percent, significant
+
+LEDGER = {
+    "buckets, gathered": "parallel_bytes",
+    "activations": "activation_bytes",
+    "workspace": "workspace_bytes",
+    "slack": "slack_bytes",
+}
+"""Parts of a GPU's ledger that are shown."""
+TENSORS = {
+    "parameters": "parameter_bytes",
+    "gradients": "gradient_bytes",
+    "state": "optimizer_state_bytes",
+}
+HELD = {
+    "allocated": "peak_allocated_bytes",
+    "reserved": "peak_reserved_bytes",
+    "context": "context_bytes",
+    "of it NCCL": "communicator_bytes",
+    "process": "process_bytes",
+}
+
+
+def strategy(row: Row) -> str:
+    """Return the way in which a row's step is shared; one GPU's is ``none``."""
+    return row.get("parallel") or ALONE
+
+
+def steps_of(rows: list[Row]) -> list[Row]:
+    """Return the steps of question 6 of one configuration: that of which most strategies were read."""
+    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    for row in of_question(rows, "6"):
+        key = tuple(row.get(name) for name in CONFIGURATION if name not in ("parallel", "gpus"))
+        found.setdefault(key, {}).setdefault(strategy(row), row)
+    most = max(found.values(), key=len, default={})
+    return sorted(most.values(), key=lambda row: PARALLEL.index(strategy(row)))
+
+
+def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
+    """6: what the fullest GPU holds with each strategy, beside one GPU, and how long its step takes."""
+    steps = steps_of(rows)
+    if not steps:
+        return Said("No row of this run answers it (--parallel all compares them).", "skipped")
+    alone = next((row for row in steps if strategy(row) == ALONE), None)
+    fitting = [row for row in steps if row.get("fits") is not False]
+    failed = [strategy(row) for row in steps if row.get("fits") is False]
+    figure = memory_figure(fitting)
+    text = "No memory was read."
+    if figure is not None:
+        field, word = figure
+        shared = sorted((row for row in fitting if row is not alone), key=lambda row: row[field])
+        parts = [_said(row, alone, field) for row in shared]
+        gpus = next((row["gpus"] for row in steps if row.get("gpus")), None)
+        beside = ""
+        if alone is not None and alone in fitting:
+            beside = f"{mb(alone[field])} on one GPU"
+        where = configuration(steps[0] | {"parallel": None, "gpus": None})
+        of = f"of {gpus} GPUs " if gpus else ""
+        said = "; ".join(part for part in (beside, listed(parts) if parts else "") if part)
+        text = f"The fullest {of}takes, of {word} memory: {said} ({where}, a batch for each)."
+    if failed:
+        text += f" Out of memory: {listed(failed)}."
+    return Said(text, source_of(steps), _table(steps, alone))
+
+
+def _said(row: Row, alone: Row | None, field: str) -> str:
+    """Say ``fsdp2 1,234.0 MB, 45.0 % of one GPU's, in 1.30 times the time``."""
+    text = f"{strategy(row)} {mb(row[field])}"
+    if alone is not None and alone.get(field):
+        text += f", {percent(row[field] / alone[field])} of that"
+    ratio = times_alone(row, alone)
+    return text if ratio is None else f"{text} in {significant(ratio)} times the time"
+
+
+def times_alone(row: Row, alone: Row | None) -> float | None:
+    """Return how many times as long as on one GPU a step takes, if both were timed."""
+    took, usual = step_s(row), None if alone is None else step_s(alone)
+    return took / usual if took and usual else None
+
+
+def _rate(row: Row) -> float | None:
+    """Return the examples of all GPUs in a second; ``None`` where no step was timed."""
+    took, size = step_s(row), row.get("batch_size")
+    return (row.get("gpus") or 1) * size / took if took and size else None
+
+
+def gpus_of(row: Row) -> list[Row]:
+    """Return what each GPU of a row holds, in order; of a step on one GPU that is the row itself."""
+    return list(row.get("ranks") or [row])
+
+
+def _table(steps: list[Row], alone: Row | None) -> Table:
+    """Tell what each GPU holds with each strategy; what is of all of them stands with the first."""
+    lines: list[dict[str, str]] = []
+    for row in steps:
+        for place, rank in enumerate(gpus_of(row)):
+            ledger = rank.get("ledger") or {}
+            took, ratio, rate = step_s(row), times_alone(row, alone), _rate(row)
+            lines.append(
+                {"shared by": strategy(row), "GPU": count(place)}
+                | {name: _bytes(rank, field) for name, field in TENSORS.items()}
+                | {name: _bytes(ledger, field) for name, field in LEDGER.items()}
+                | {name: _bytes(rank, field, row) for name, field in HELD.items()}
+                | {
+                    "step ms": NOTHING if took is None else significant(took * 1000),
+                    "x one GPU": NOTHING if ratio is None else significant(ratio),
+                    "examples/s": NOTHING if rate is None else significant(rate),
+                }
+            )
+    shown = [name for name in lines[0] if any(line[name] != NOTHING for line in lines)]
+    where = configuration(steps[0] | {"parallel": None, "gpus": None})
+    return Table(
+        caption=f"What each GPU holds: {where}, that batch on each; {source_of(steps)}; in {BYTES_NOTE}. "
+        "Parameters, gradients and state are its tensors; buckets, activations, workspace and slack are at "
+        "its peak. NCCL: by how much the context grew when the GPUs were joined. A step ends with the "
+        "slowest GPU; x one GPU: times as long as on one; examples of all GPUs"
+        + in_caption(throttled_note(steps, strategy)),
+        columns=tuple(shown),
+        rows=tuple(tuple(line[name] for name in shown) for line in lines),
+        label_columns=2,
+    )
+
+
+def _bytes(held: Mapping[str, Any], field: str, row: Row | None = None) -> str:
+    if held.get(field) is not None:
+        return mb_number(held[field])
+    unfit = row is not None and row.get("fits") is False and field == "peak_allocated_bytes"
+    return "out of memory" if unfit else NOTHING

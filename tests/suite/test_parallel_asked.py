@@ -1,0 +1,113 @@
+"""Question 6 as its users ask it: --parallel, --gpus, what is skipped and why, and what is saved."""
+
+import json
+
+import pytest
+
+from stepcost.row import clean_row
+from tests.suite.copied import ENVIRONMENT, copy_suite, saved_run
+from tests.suite.test_flags_with_a_gpu import CONFTEST
+
+ASKED = ("--model", "small-cnn", "--optimizers", "adam", "--batch-sizes", "8", "-rs")
+TWO_GPUS = '''
+from dataclasses import replace
+
+from stepcost.failures import ChildDied
+from stepcost.ledger import ALLOCATED, Ledger
+from stepcost.measuring import measurements
+from stepcost.reading import Rank
+
+
+class Children(Child):
+    """Answer as those of two GPUs would, as one; with zero1 one of them is killed."""
+
+    def __init__(self, job, *arguments, time_limit_s):
+        super().__init__(job, *arguments)
+
+    def reading(self):
+        if self.told[0]["parallel"] == "zero1":
+            raise ChildDied("rank 1 of 2: the child was killed by SIGKILL")
+        parts = {f"{name}_bytes": 0 for name in ALLOCATED} | {"parallel_bytes": 1}
+        one = Rank(peak_allocated_bytes=1, parameter_bytes=1, gradient_bytes=1, optimizer_state_bytes=0,
+                   bucket_bytes=1, ledger=Ledger(**parts))
+        ranks = tuple(replace(one, peak_reserved_bytes=size) for size in (1, 2))
+        return replace(super().reading(), ranks=ranks)
+
+
+measurements.Group = Children
+'''
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """Ask question 6 in a copy of the suite with ``suite(*flags)``, in a process of its own."""
+    copy_suite(pytester.path)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return lambda *flags: pytester.runpytest_subprocess(
+        "benchmarks/test_several_gpus.py", *ASKED, *flags, timeout=120
+    )
+
+
+@pytest.fixture
+def two_gpus(suite, pytester):
+    """The same on two GPUs, whose children only say what they were asked."""
+    (pytester.path / "conftest.py").write_text(CONFTEST + TWO_GPUS)
+    return suite
+
+
+def test_without_a_gpu_the_skips_say_why(suite):
+    """Without a GPU every way to share a step is skipped with the reason, and nothing fails."""
+    result = suite("--parallel", "all", "--device", "cpu")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["SKIPPED*only several GPUs can tell: --device cpu was given"])
+    assert "passed" not in result.parseoutcomes()
+
+
+def test_nothing_is_asked_without_the_flag(suite):
+    """Without --parallel the question is skipped with what would ask it."""
+    result = suite("--device", "cpu")
+    result.stdout.fnmatch_lines(["SKIPPED*not asked: --parallel all, or a list of ways to share a step*"])
+    assert set(result.parseoutcomes()) <= {"skipped", "seconds"}
+
+
+def test_a_rank_that_is_killed_costs_its_own_row(two_gpus, pytester):
+    """Each strategy is a row with what its GPUs hold; where a rank is killed, no other row is lost."""
+    result = two_gpus("--parallel", "none,ddp,zero1,fsdp2", "-k", "step_with", "--benchmark-save=ranks")
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(
+        ["*rank 1 of 2: the child was killed by SIGKILL", "6  What do several GPUs *"]
+    )
+    rows = [clean_row(bench["extra_info"]) for bench in saved_run(pytester.path)["benchmarks"]]
+    assert [(row["parallel"], row["gpus"], row["question"], len(row["ranks"])) for row in rows] == [
+        (None, None, "6", 0),  # as rows from before the field
+        ("ddp", 2, "6", 2),
+        ("fsdp2", 2, "6", 2),
+    ]
+    second = rows[1]["ranks"][1]
+    assert (second["peak_reserved_bytes"], second["ledger"]["parallel_bytes"]) == (2, 1)
+    lines = (pytester.path / "asked.jsonl").read_text().splitlines()
+    asked = [told[0] for _, method, told, _ in map(json.loads, lines) if method == "timed_steps"]
+    assert [(one["parallel"], one["gpus"], one["batch_size"]) for one in asked] == [
+        ("none", 1, 8),
+        ("ddp", 2, 8),
+        ("fsdp2", 2, 8),
+    ]
+
+
+def test_what_cannot_be_is_said_in_one_line(two_gpus):
+    """More GPUs than there are end the run before it starts, and so do those that make no sense."""
+    result = two_gpus("--gpus", "3", "--parallel", "ddp")
+    result.stderr.fnmatch_lines(["ERROR: --gpus 3: from cuda:0 on there are 2"])
+    result = two_gpus("--gpus", "1", "--parallel", "ddp")
+    result.stderr.fnmatch_lines(["ERROR: --gpus: '1' is not a whole number of 2 or more"])
+    result = two_gpus("--parallel", "dpp")
+    result.stderr.fnmatch_lines(
+        ["ERROR: --parallel: unknown name 'dpp'; did you mean ddp? It takes none, ddp*"]
+    )
+
+
+def test_one_gpu_shares_nothing(two_gpus, pytester):
+    """From the last GPU on there is one: the skip says so."""
+    result = two_gpus("--parallel", "ddp", "--device", "cuda:1")
+    result.stdout.fnmatch_lines(["SKIPPED*only several GPUs can tell: this machine has one from cuda:1 on"])
