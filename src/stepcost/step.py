@@ -113,8 +113,10 @@ def bytes_of(tensors: Iterable[torch.Tensor | None]) -> int:
 
 def held_here(tensor: torch.Tensor) -> torch.Tensor:
     """Return what this process holds of a tensor: its part of a ``DTensor``, and any other as it is."""
-    one: Any = tensor.detach()
-    part: torch.Tensor = one.to_local() if hasattr(one, "to_local") else tensor
+    if not hasattr(tensor, "to_local"):
+        return tensor
+    in_parts: Any = tensor.detach()
+    part: torch.Tensor = in_parts.to_local()
     return part
 
 
