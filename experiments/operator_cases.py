@@ -288,6 +288,13 @@ def _cases() -> Iterator[Case]:
             loss=own_loss,
             precision=precision,
         )
+        yield Case(
+            name=f"gemma3 {precision}",
+            model=partial(hugging_face, "gemma3"),
+            batch=partial(tokens, 262144, 3, 600),
+            loss=own_loss,
+            precision=precision,
+        )
     for size, length in ((1, 128), (3, 1000), (7, 333)):
         for precision in ("fp32", "bf16", "pure-bf16"):
             yield Case(

@@ -136,7 +136,7 @@ def main() -> None:
     out, words = Path(sys.argv[1]), sys.argv[2:]
     context = multiprocessing.get_context("fork")
     with torch.device("meta"):
-        for kind in ("gpt2", "bert", "llama", "qwen2", "t5", "mistral"):
+        for kind in ("gpt2", "bert", "llama", "qwen2", "t5", "mistral", "gemma3"):
             hugging_face(kind)  # imports once what each child needs
         vision("resnet50")
     with out.open("w") as file:
