@@ -34,15 +34,15 @@ def test_the_prediction_is_the_reading(name):
     assert measured.kept_by_modules == predicted.kept_by_modules
 
 
-@pytest.mark.parametrize("optimizer", ["adamw-fused", "adafactor", "adamw-8bit", "muon"])
-def test_optimizers_keep_what_was_predicted(optimizer):
+@pytest.mark.parametrize("rule", ["adamw-fused", "adafactor", "adamw-8bit", "muon"])
+def test_optimizers_keep_what_was_predicted(rule):
     """State by shape, in 8 bits and by module: bytes and peak of a live step are those predicted."""
-    if optimizer == "adamw-8bit":
+    if rule == "adamw-8bit":
         pytest.importorskip("bitsandbytes", reason="an extra: pip install 'stepcost[bitsandbytes]'")
-    if optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+    if rule == "muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("Muon came with torch 2.9")
     build, make_batch, loss = STEPS["tied attention"]
-    asked = {"optimizer": optimizer, "batch_size": 64}
+    asked = {"optimizer": rule, "batch_size": 64}
     measured = stepcost.measure(build(), make_batch, loss, **asked)
     card = next((one for one in CARDS.values() if one.gpu == measured.gpu), None)
     if not were_run(card, version_of(installed_torch())):
