@@ -110,6 +110,8 @@ class Attention:
             few = few or features == CUDNN_192_TO_128
             if self._newest:
                 few = few or features == CUDNN_256 or (max(features) <= CUDNN_256[0] and not asked.keeps_sums)
+            elif self.capability == (9, 0):  # ``check_cudnn_tensor_shapes``, for cuDNN from 9.10 on
+                few = max(features) <= CUDNN_256[0]
         long_enough = asked.key.shape[2] > 1 and not (asked.dropout and asked.query.shape[2] == 1)
         return few and features[0] % 8 == features[1] % 8 == 0 and long_enough
 
