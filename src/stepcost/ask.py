@@ -18,12 +18,13 @@ from stepcost.catalog.models import kind_of
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.cost import Cost
 from stepcost.failures import ChildFailed
+from stepcost.flags import whole
 from stepcost.measuring.measurements import Measurements
 from stepcost.predicting.prediction import predict_in_full
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.validation import validation_line
 from stepcost.request import BLOCKS, Request, without_images
-from stepcost.settings import FLAGS, whole
+from stepcost.settings import FLAGS
 from stepcost.workload import OwnStep, workload_of
 
 TIME_LIMIT_S = 300.0

@@ -14,9 +14,10 @@ from stepcost.catalog.cards import CARDS, find_card
 from stepcost.catalog.kinds import TOKENS
 from stepcost.catalog.models import kind_of
 from stepcost.catalog.precisions import PRECISIONS
+from stepcost.flags import Flag, Reader, names_of, whole
 from stepcost.price import price_of
 from stepcost.request import BLOCKS, Request, without_images
-from stepcost.settings import FLAGS, Flag, Reader, names_of, whole
+from stepcost.settings import FLAGS
 
 STEP_FLAGS = ("checkpoint", "accumulate", "channels_last", "attention", "lora")
 """Flags of the suite that say what a step is, under the names of the request's fields."""
