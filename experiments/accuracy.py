@@ -123,35 +123,30 @@ def readings_of(path: Path) -> Iterator[tuple[Request, dict[str, Any]]]:
 def tracked_peak_bytes(request: Request) -> int | None:
     """Peak bytes of one steady step by torch's MemTracker on fake CPU tensors (private; tried with 2.11).
 
-    ``None`` for a model that reads values while it is built, which fake tensors do not have.
+    ``None`` for a step that reads values, which fake tensors do not have.
     """
-    import torch  # noqa: PLC0415 (needed for this alone)
-    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
+    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415 (needed for this alone)
     from torch.distributed._tools.mem_tracker import MemTracker  # noqa: PLC0415
 
     from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
-    from stepcost.step import TrainingStep, classify  # noqa: PLC0415
+    from stepcost.prepare import batch_of, prepare, step_of  # noqa: PLC0415
+    from stepcost.step import tensors_in  # noqa: PLC0415
     from stepcost.workload import workload_of  # noqa: PLC0415
 
     with FakeTensorMode():
         try:
-            model = workload_of(request).build()
-        except ValueError:
+            workload = workload_of(request)
+            model = prepare(workload.build(), request).train()
+            step = step_of(request, model, workload, build_optimizer(request.optimizer, model))
+            batch = batch_of(workload, request, "cpu")
+            tracker = MemTracker()
+            tracker.track_external(model, step.optimizer, *tensors_in(batch))
+            with tracker:
+                step(batch)
+                tracker.reset_mod_stats()
+                step(batch)
+        except (ValueError, RuntimeError, NotImplementedError, AssertionError):
             return None
-        step = TrainingStep(
-            model=model.train(),
-            optimizer=build_optimizer(request.optimizer, model),
-            objective=classify,
-        )
-        side = request.image_size or 0
-        images = torch.zeros(request.batch_size, 3, side, side)
-        labels = torch.zeros(request.batch_size, dtype=torch.int64)
-        tracker = MemTracker()
-        tracker.track_external(model, step.optimizer, images, labels)
-        with tracker:
-            step((images, labels))
-            tracker.reset_mod_stats()
-            step((images, labels))
         peaks = tracker.get_tracker_snapshot("peak")
     return max(int(snapshot["Total"]) for snapshot in peaks.values())
 
