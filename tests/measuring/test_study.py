@@ -220,6 +220,8 @@ def test_a_fall_in_accuracy_is_reported(study):
 @pytest.mark.parametrize("rule", [name for name in OPTIMIZERS if name != "muon"])  # no hidden matrix here
 def test_warm_up_is_undone(study, uncaptured_graphs, launched_by, rule):
     """When the first step of a run is taken, weights, buffers and optimizer state are those of the start."""
+    if rule == "adamw-8bit":
+        pytest.importorskip("bitsandbytes", reason="an extra: pip install 'stepcost[bitsandbytes]'")
     one = study(dice_data(), rule, engine=launched_by)
     seen = []
 
