@@ -202,8 +202,9 @@ def _table(found: Answer) -> Any:
         table.add_row(name.replace("_", " "), known, "; ".join(filter(None, (*notes, why))))
 
     if reading.ledger is not None:
-        for name in fields["ledger"]:
-            row(name.removesuffix("_bytes"))
+        for name, size in fields["ledger"].items():
+            if name != "parallel_bytes" or size:  # of one GPU there is none
+                row(name.removesuffix("_bytes"))
         table.add_section()
     row("peak_allocated", f"in {reading.peak_moment}" if reading.peak_moment else None)
     row("peak_reserved")
