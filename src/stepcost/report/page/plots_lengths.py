@@ -10,10 +10,9 @@ from stepcost.report.answers.sizes import over_lengths
 from stepcost.report.load import Run
 from stepcost.report.page.axes import batch_axis, name_lines, plain_numbers, say_y
 from stepcost.report.page.drawing import NARROW, Plot, Size, caption, new_figure, where_of
-from stepcost.report.page.palette import MEMORY_LINES
-from stepcost.report.page.plots_memory import NAMES, card_line, memory_lines
+from stepcost.report.page.plots_memory import card_line, figures_in_words, memory_lines
 from stepcost.report.rows import Row, configuration, having, is_search, of_question
-from stepcost.units import count, mb
+from stepcost.units import count
 
 
 def memory_over_sequence_length(run: Run) -> Plot | str:
@@ -22,13 +21,7 @@ def memory_over_sequence_length(run: Run) -> Plot | str:
     rows = having(over_lengths(asked), "peak_allocated_bytes")
     if not rows:
         return "No memory over sequence length was read."
-    words = "; ".join(
-        f"{_tokens(row)}: "
-        + ", ".join(
-            f"{NAMES[field]} {mb(row[field])}" for field in MEMORY_LINES if row.get(field) is not None
-        )
-        for row in rows
-    )
+    words = figures_in_words(rows, _tokens)
     return Plot(
         "memory-over-sequence-length",
         "Memory over sequence length",

@@ -192,13 +192,7 @@ def memory_over_batch_size(run: Run) -> Plot | str:
     tried = [trial for trial in search.get("trials") or [] if trial.get("peak_allocated_bytes")]
     largest = search.get("largest_batch") or search.get("largest_batch_at_most")
     lacking = [NAMES[field] for field in MEMORY_LINES if not having(rows, field)]
-    words = "; ".join(
-        f"batch {count(row['batch_size'])}: "
-        + ", ".join(
-            f"{NAMES[field]} {mb(row[field])}" for field in MEMORY_LINES if row.get(field) is not None
-        )
-        for row in rows
-    )
+    words = figures_in_words(rows, _batch)
     return Plot(
         "memory-over-batch-size",
         "Memory over batch size",
@@ -214,11 +208,26 @@ def memory_over_batch_size(run: Run) -> Plot | str:
     )
 
 
+def _batch(row: Row) -> str:
+    return f"batch {count(row['batch_size'])}"
+
+
+def figures_in_words(rows: list[Row], which: Callable[[Row], str]) -> str:
+    """Say the figures of ``MEMORY_LINES`` of each row, as far as read: ``batch 4: tensor 248.4 MB, ...``."""
+    return "; ".join(
+        f"{which(row)}: "
+        + ", ".join(
+            f"{NAMES[field]} {mb(row[field])}" for field in MEMORY_LINES if row.get(field) is not None
+        )
+        for row in rows
+    )
+
+
 def _draw_over_batch_size(
     size: Size, *, run: Run, rows: list[Row], tried: list[Any], search: Row, largest: int | None
 ) -> Figure:
     figure, (axes,) = new_figure(size, 380 if size is NARROW else 400)
-    names = memory_lines(axes, rows, "batch_size", lambda row: f"batch {count(row['batch_size'])}")
+    names = memory_lines(axes, rows, "batch_size", _batch)
     line = MEMORY_LINES["peak_allocated_bytes"]
     for trial in tried:
         open_mark = line._replace(dash="")
