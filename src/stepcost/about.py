@@ -55,8 +55,7 @@ def _shape(session: Session) -> str:
         TOKENS: f"sequences of {lengths} tokens",
         OWN: "a workload of its own",
     }
-    request = session.request(optimizer=settings.batch_optimizer, batch_size=min(settings.batch_sizes))
-    return ", ".join((parts[kind], *step_words(asdict(request))))
+    return ", ".join((parts[kind], *step_words(asdict(session.any_step))))
 
 
 def _device_line(machine: Machine, card: str) -> str:

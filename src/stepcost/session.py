@@ -53,8 +53,8 @@ class Session(Measurements):
         self.settings = settings
         self._readings: dict[Request, list[Reading]] = {}
         """All that were taken of a request, each in a process of its own."""
-        self._losses: dict[Request, list[float]] = {}
-        self._losses_in_evaluation: dict[Request, list[float]] = {}
+        self._losses: dict[tuple[Request, tuple[str, ...]], list[float]] = {}
+        """By request and, where it is not training, the mode of the model."""
         self.notes: list[str] = []
         """What a reader must know that turned up while it measured."""
         self._predictor: Worker | None = None
@@ -90,9 +90,7 @@ class Session(Measurements):
                         worker.call("try_model", self._model_asked)
             except ChildFailed as error:
                 raise ValueError(error.reason) from error
-        request = self.request(
-            optimizer=settings.batch_optimizer, batch_size=1
-        )  # says what cannot be combined
+        request = self.any_step  # which says what cannot be combined
         if not self.on_gpu and (why_not := why_not_predicted_on(CARDS[settings.card], request)):
             raise ValueError(why_not)
         emulated = emulated_on(settings.precision, self.machine.compute_capability or "99")
@@ -143,7 +141,7 @@ class Session(Measurements):
         return next(name for name in UNCOMPILED_BY_SPEED if ENGINES[name].why_not(optimizer) is None)
 
     @property
-    def _any_step(self) -> Request:
+    def any_step(self) -> Request:
         """One of the steps that this session asks about."""
         return self.request(
             optimizer=self.settings.batch_optimizer, batch_size=min(self.settings.batch_sizes)
@@ -241,12 +239,7 @@ class Session(Measurements):
         They are of a batch and a sequence that take no time, whatever sizes were asked for. Raises
         ``MeasureError``.
         """
-        length = request.sequence_length and min(request.sequence_length, LOSSES_SEQUENCE)
-        small = replace(request, batch_size=min(request.batch_size, LOSSES_BATCH), sequence_length=length)
-        if small not in self._losses:
-            with self.costs.of("read losses in fp64"), self.worker(jobs.LOSSES, small) as worker:
-                self._losses[small] = worker.call("losses", LOSSES_STEPS)
-        return self._losses[small]
+        return self._losses_of(self._small(request))
 
     def losses_of_ranks(self, request: Request) -> tuple[list[float], list[float]]:
         """Return the losses of a request on several GPUs, and of one process on the batches of all of them.
@@ -254,18 +247,23 @@ class Session(Measurements):
         They are as those of ``losses``, of a model in evaluation mode: dropout would leave out others on each
         GPU, and batch norm takes statistics of each GPU's batch. Raises ``MeasureError``.
         """
+        shared = self._small(request)
+        alone = replace(shared, batch_size=shared.batch_size * request.gpus, parallel=ALONE, gpus=1)
+        whole = self._losses_of(alone, EVALUATION)
+        return self._losses_of(shared, EVALUATION), whole
+
+    def _small(self, request: Request) -> Request:
+        """Return the request at the sizes at which losses are compared."""
         length = request.sequence_length and min(request.sequence_length, LOSSES_SEQUENCE)
-        each = min(request.batch_size, LOSSES_BATCH)
-        shared = replace(request, batch_size=each, sequence_length=length)
-        alone = replace(shared, batch_size=each * request.gpus, parallel=ALONE, gpus=1)
-        for one in (alone, shared):
-            if one not in self._losses_in_evaluation:
-                with (
-                    self.costs.of("read losses in fp64"),
-                    self.holding(jobs.LOSSES, one, EVALUATION) as worker,
-                ):
-                    self._losses_in_evaluation[one] = worker.call("losses", LOSSES_STEPS)
-        return self._losses_in_evaluation[shared], self._losses_in_evaluation[alone]
+        return replace(request, batch_size=min(request.batch_size, LOSSES_BATCH), sequence_length=length)
+
+    def _losses_of(self, request: Request, *mode: str) -> list[float]:
+        """Return the losses of the first steps, read once a session. Raises ``MeasureError``."""
+        key = request, mode
+        if key not in self._losses:
+            with self.costs.of("read losses in fp64"), self.holding(jobs.LOSSES, request, *mode) as worker:
+                self._losses[key] = worker.call("losses", LOSSES_STEPS)
+        return self._losses[key]
 
     def prediction(self, request: Request) -> Reading:
         """Predict the memory of ``request`` without a GPU, in a child that serves the whole session.
@@ -285,7 +283,7 @@ class Session(Measurements):
     @functools.cached_property
     def validation(self) -> str | None:
         """What predictions were compared with, in one line; ``None`` where nothing is predicted."""
-        return None if self.on_gpu else str(self._predicted("validation", self._any_step))
+        return None if self.on_gpu else str(self._predicted("validation", self.any_step))
 
     def _predicted(self, method: str, *arguments: Any) -> Any:
         if self._predictor is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepcost.catalog.optimizers import OPTIMIZERS
+from stepcost.catalog.precisions import PRECISIONS
 
 PLAIN = "plain"
 """The step that all are compared with: the one that the other flags ask for."""
@@ -40,20 +41,10 @@ class Saver:
 SAVERS: dict[str, Saver] = {
     row.name: row
     for row in (
-        Saver(
-            name="bf16",
-            description="forward and loss under autocast to bfloat16; weights and state stay in float32",
-            changes=(("precision", "bf16"),),
-        ),
-        Saver(
-            name="pure-bf16",
-            description="bfloat16 throughout: weights, gradients and optimizer state too",
-            changes=(("precision", "pure-bf16"),),
-        ),
-        Saver(
-            name="fp16",
-            description="autocast to float16, with a gradient scaler",
-            changes=(("precision", "fp16"),),
+        *(
+            Saver(name=row.name, description=row.description, changes=(("precision", row.name),))
+            for row in PRECISIONS.values()
+            if row.name != "fp32"
         ),
         Saver(
             name="checkpoint",
