@@ -117,7 +117,7 @@ def test_the_largest_batch_of_ones_own(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.largest_batch_at_most is not None
     assert found.largest_batch_rests_on is not None
     there = predict(replace(asked, batch_size=found.largest_batch), TINY, torch_version="2.11")
-    assert (there.fits, "no run was compared" in there.unread["fits"]) == (None, True)
+    assert (there.fits, "no run of such a step was compared" in there.unread["fits"]) == (None, True)
     more = found.largest_batch_at_most + 1
     assert predict(replace(asked, batch_size=more), TINY, torch_version="2.11").fits is False
     assert more <= found.largest_batch * 1.01

@@ -16,6 +16,7 @@ from stepcost.predicting.largest import largest_batch, longest_sequence
 from stepcost.predicting.prediction import predict_in_full
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.validation import (
+    NO_RUN,
     changes_since,
     expected_error,
     is_validated,
@@ -137,7 +138,7 @@ def print_answer(found: Answer) -> None:
             figure = name.removesuffix("_bytes").replace("_", " ")
             print(f"Error to expect of {figure}: {100 * low:+.2f} % to {100 * high:+.2f} %")
     if errors is None:
-        print("Error to expect: unknown, too few runs were compared on this card with this torch")
+        print(f"Error to expect: unknown, {NO_RUN}, or too few")
     if found.kept is not None:
         print_activations(found.kept, "predicted")
 

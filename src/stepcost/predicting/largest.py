@@ -15,12 +15,11 @@ from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import Trace, trace_run
-from stepcost.predicting.validation import is_validated
+from stepcost.predicting.validation import NO_RUN, is_validated
 from stepcost.predicting.workspaces import workspaces_on
 from stepcost.request import Request, why_not_predicted_on
 from stepcost.search import PredictedLargest, PredictedLongest, bracket, guess_from_tensors
 
-NO_RUN = "no run of such a step was compared with this card and torch"
 RESOLUTION = 0.005
 """The search ends where the neighbour that does not fit is within this share."""
 MOST = 1 << 20

@@ -16,7 +16,7 @@ from stepcost.predicting.compared import rests_on
 from stepcost.predicting.simulate import Simulation, simulate
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import CUBLAS, CUDNN, Trace, trace_run
-from stepcost.predicting.validation import most_too_low
+from stepcost.predicting.validation import NO_RUN, most_too_low
 from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading
 from stepcost.request import Request, why_not_predicted_on
@@ -98,7 +98,7 @@ def _fits(
         worst = card.likely_room_bytes[0]
         reserved = simulation.allocator.peak_reserved_bytes
         if too_low and reserved > (1 - too_low) * worst:
-            estimated = workspaces.why_estimated or "no run was compared with this card and torch"
+            estimated = workspaces.why_estimated or NO_RUN
             return None, (
                 f"{gb(reserved, 2)} of {gb(worst, 2)} would be reserved, but {estimated}, and "
                 f"such predictions were up to {100 * too_low:.0f} % too low"

@@ -18,6 +18,7 @@ RANGES_FROM = "h100-80gb"
 """The card whose runs are enough for a range of errors."""
 CLASSIFIERS, LANGUAGE_MODELS = "image classifiers in fp32", "language models of transformers"
 """What was trained in those runs."""
+NO_RUN = "no run of such a step was compared with this card and torch"
 Ranges = dict[str, tuple[float, float]]
 RECORDED: Ranges = {
     "peak_allocated_bytes": (-0.0007, 0.0005),
