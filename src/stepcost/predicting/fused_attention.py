@@ -14,7 +14,7 @@ FLOAT_BYTES = 4
 MOST_FEATURES_IN_REGISTERS = 128
 CUDNN_BACKWARD_BYTES = CUDNN_FORWARD_BYTES = 256
 """cuDNN's own workspace in each call, as recorded with cuDNN 9.19."""
-SEED_BYTES, RNG_STATE_BYTES = 8, 16
+RNG_STATE_BYTES = 16
 
 
 def _efficient(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
