@@ -13,9 +13,12 @@ LOSSES_AGREE = 1e-9
 
 
 def test_step_with_each_strategy(step_of, with_parallel, parallel):
-    """6. What does each GPU hold with each way to share a step, and how long does the step take?"""
+    """6. What does each GPU hold with each way to share a step, and how long does the step take?
+
+    Each GPU has a batch of its own (weak scaling).
+    """
     asked = with_parallel(parallel)
-    reading = step_of("6", **asked)
+    reading = step_of("6", busy=True, **asked)
     if reading.fits is False:
         pytest.skip(f"an answer without bytes: {reading.reason}")
     assert len(reading.ranks) == (0 if parallel == ALONE else asked["gpus"])
@@ -24,6 +27,16 @@ def test_step_with_each_strategy(step_of, with_parallel, parallel):
         if rank.ledger is not None:  # of the next step
             apart = abs(rank.ledger.allocated_bytes - rank.peak_allocated_bytes)
             assert apart <= ROUNDING * reading.tensor_bytes, f"a ledger of a peak {apart:,} bytes apart"
+
+
+def test_batch_split_between_gpus(step_of, with_parallel, parallel):
+    """6. How long does a step take if the batch of one GPU is split between them (strong scaling)?"""
+    if parallel == ALONE:
+        pytest.skip("one GPU has the whole batch")
+    reading = step_of("6", busy=True, **with_parallel(parallel, split=True))
+    if reading.fits is False:
+        pytest.skip(f"an answer without bytes: {reading.reason}")
+    assert reading.activation_bytes > 0
 
 
 def test_each_gpu_holds_its_share(measure_parallel, parallel, model):

@@ -117,6 +117,10 @@ class Times:
     kernel_s: float | None = stored("sum of the kernels' times in a step")
     kernels: float | None = stored("how many kernels there are in a step")
     transfer_s: float | None = stored("time of copies between host and GPU in a step")
+    communication_s: float | None = stored(
+        "of several GPUs: time in a step during which NCCL's kernels run, on the GPU that waits least"
+    )
+    exposed_communication_s: float | None = stored("that of it during which no other kernel runs there")
 
 
 @dataclass(frozen=True, kw_only=True)

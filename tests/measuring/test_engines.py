@@ -226,6 +226,16 @@ def test_profile_tells_kernels_from_transfers():
     assert figures["kernels"] == 400
 
 
+def test_profile_tells_communication_that_is_not_hidden():
+    """NCCL runs from 5 to 9 and from 20 to 24; kernels from 0 to 7 and 23 to 30: 2 and 3 are not hidden."""
+    nccl = [("ncclDevKernel_AllReduce_Sum_f32_RING_LL", 5.0, 9.0), ("ncclDevKernel_Generic", 20.0, 24.0)]
+    figures = summed([("kernel", 0.0, 7.0), *nccl, ("kernel", 23.0, 30.0)])
+    assert figures["communication_s"] == pytest.approx(8e-6)
+    assert figures["exposed_communication_s"] == pytest.approx(5e-6)
+    assert figures["gpu_busy_s"] == pytest.approx(19e-6)
+    assert "communication_s" not in summed([("kernel", 0.0, 7.0)]), "one GPU has none"
+
+
 def test_events_are_those_of_the_profiler():
     """Names and times are those that torch's own objects have, of one type of device alone."""
     model, images = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU()), torch.rand(4, 8)

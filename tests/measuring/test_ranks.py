@@ -13,7 +13,7 @@ from stepcost.failures import ChildDied, ChildFailed, ChildHung, ChildKilled, Me
 from stepcost.ledger import PARALLEL, Ledger
 from stepcost.measuring.measurements import Measurements
 from stepcost.measuring.process import Worker
-from stepcost.measuring.ranks import Group, as_one
+from stepcost.measuring.ranks import AS_ONE, Group, as_one
 from stepcost.reading import Rank, Reading
 from stepcost.request import Request
 from stepcost.row import clean_row, measured
@@ -128,6 +128,12 @@ def test_out_of_memory_in_one_rank_is_an_answer(monkeypatch):
     reading = measure.measured(request(), job=FAULTY)
     assert reading.fits is False
     assert reading.reason.startswith("rank 1 of 2: out of memory in all-reduce")
+
+
+def test_communication_is_of_the_gpu_that_waits_least():
+    """Of two profiles the one with the shorter communication: in the other, a GPU waits for a slower one."""
+    waits, slow = {"communication_s": 0.03, "gpu_busy_s": 1.0}, {"communication_s": 0.02, "gpu_busy_s": 2.0}
+    assert AS_ONE["profiled"]([waits, slow]) == slow
 
 
 def test_groups_are_started_for_several_gpus_alone(monkeypatch):

@@ -90,6 +90,22 @@ def test_each_gpu_is_a_line_beside_one_gpu():
     )
 
 
+def test_split_batch_and_communication_are_said():
+    """Half of 8 on each of 2 GPUs takes 0.6 times the time; of 40 ms of NCCL 10 ms are not hidden."""
+    split = DDP | {"batch_size": 4, "stats": {"median": 0.06}}
+    shared = DDP | {"communication_s": 0.04, "exposed_communication_s": 0.01}
+    found = answer("6", [split, shared, split | {"parallel": "fsdp2"}, FSDP, ALONE])
+    assert found.text.endswith(
+        "With the batch of one GPU split between them, a step takes so many times its time: "
+        "ddp 0.600 and fsdp2 0.600."
+    )
+    assert (cell(found, "NCCL ms", "ddp", "0"), cell(found, "not hidden", "ddp", "0")) == ("40.0", "25.0 %")
+    assert cell(found, "NCCL ms", "fsdp2", "0") == "?"
+    assert answer("6", [split, shared]).table.rows[0][:2] == ("ddp", "0")
+    whole = answer("6", [split, shared])  # of the batch that is not split
+    assert cell(whole, "examples/s", "ddp", "0") == "128"
+
+
 def test_without_one_gpu_nothing_is_compared_with_it():
     """A run of one strategy alone says what its GPUs hold."""
     found = answer("6", [DDP])

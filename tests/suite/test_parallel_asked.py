@@ -95,6 +95,15 @@ def test_a_rank_that_is_killed_costs_its_own_row(two_gpus, pytester):
     ]
 
 
+def test_the_batch_of_one_gpu_is_split(two_gpus, pytester):
+    """Each of two GPUs gets 4 of a batch of 8; one of 7 is not split, and the skip says so."""
+    result = two_gpus("--parallel", "none,ddp", "-k", "split", "--benchmark-save=ranks")
+    assert result.parseoutcomes()["passed"] == 1
+    assert [row["extra_info"]["batch_size"] for row in saved_run(pytester.path)["benchmarks"]] == [4]
+    result = two_gpus("--parallel", "ddp", "-k", "split", "--batch-sizes", "7")
+    result.stdout.fnmatch_lines(["SKIPPED*a batch of 7 is not split between 2 GPUs"])
+
+
 def test_what_cannot_be_is_said_in_one_line(two_gpus):
     """More GPUs than there are end the run before it starts, and so do those that make no sense."""
     result = two_gpus("--gpus", "3", "--parallel", "ddp")

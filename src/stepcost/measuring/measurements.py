@@ -27,7 +27,7 @@ TIMED_S = 1.0
 FEWEST_ROUNDS, MOST_ROUNDS = 20, 100
 READ = "start a process and read its memory"
 PROFILE = ("gpu_busy_s", "gpu_busy_share", "kernel_s", "kernels", "transfer_s")
-"""What the profile of a step gives."""
+"""What the profile of a step gives; of several GPUs their communication too."""
 
 
 class Measurements:

@@ -45,8 +45,23 @@ def steps_of(rows: list[Row]) -> list[Row]:
     for row in of_question(rows, "6"):
         key = tuple(row.get(name) for name in CONFIGURATION if name not in ("parallel", "gpus"))
         found.setdefault(key, {}).setdefault(strategy(row), row)
-    most = max(found.values(), key=len, default={})
+    # Of as many, those of the larger batch: the other is that batch split between the GPUs.
+    most = max(
+        found.values(), key=lambda one: (len(one), max(row["batch_size"] for row in one.values())), default={}
+    )
     return sorted(most.values(), key=lambda row: PARALLEL.index(strategy(row)))
+
+
+def split_of(rows: list[Row], alone: Row) -> list[Row]:
+    """Return the steps of question 6 in which GPUs share the batch that one GPU has in ``alone``."""
+    same = [name for name in CONFIGURATION if name not in ("parallel", "gpus", "batch_size")]
+    return [
+        row
+        for row in of_question(rows, "6")
+        if strategy(row) != ALONE
+        and row["batch_size"] * row["gpus"] == alone["batch_size"]
+        and all(row.get(name) == alone.get(name) for name in same)
+    ]
 
 
 def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
@@ -71,6 +86,8 @@ def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         of = f"of {gpus} GPUs " if gpus else ""
         said = "; ".join(part for part in (beside, listed(parts) if parts else "") if part)
         text = f"The fullest {of}takes, of {word} memory: {said} ({where}, a batch for each)."
+    if alone is not None and (split := _said_of_split(split_of(rows, alone), alone)):
+        text += f" {split}"
     if failed:
         text += f" Out of memory: {listed(failed)}."
     return Said(text, source_of(steps), _table(steps, alone))
@@ -83,6 +100,17 @@ def _said(row: Row, alone: Row | None, field: str) -> str:
         text += f", {percent(row[field] / alone[field])} of that"
     ratio = times_alone(row, alone)
     return text if ratio is None else f"{text} in {significant(ratio)} times the time"
+
+
+def _said_of_split(split: list[Row], alone: Row) -> str | None:
+    """Say how long the steps take in which one GPU's batch is split; ``None`` where none was timed."""
+    ratios = {strategy(row): times_alone(row, alone) for row in split}
+    said = [f"{name} {significant(ratio)}" for name, ratio in ratios.items() if ratio is not None]
+    if not said:
+        return None
+    return (
+        f"With the batch of one GPU split between them, a step takes so many times its time: {listed(said)}."
+    )
 
 
 def times_alone(row: Row, alone: Row | None) -> float | None:
@@ -109,6 +137,7 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
         for place, rank in enumerate(gpus_of(row)):
             ledger = rank.get("ledger") or {}
             took, ratio, rate = step_s(row), times_alone(row, alone), _rate(row)
+            shared, exposed = row.get("communication_s"), row.get("exposed_communication_s")
             lines.append(
                 {"shared by": strategy(row), "GPU": count(place)}
                 | {name: _bytes(rank, field) for name, field in TENSORS.items()}
@@ -118,6 +147,8 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
                     "step ms": NOTHING if took is None else significant(took * 1000),
                     "x one GPU": NOTHING if ratio is None else significant(ratio),
                     "examples/s": NOTHING if rate is None else significant(rate),
+                    "NCCL ms": NOTHING if shared is None else significant(shared * 1000),
+                    "not hidden": NOTHING if not shared or exposed is None else percent(exposed / shared),
                 }
             )
     shown = [name for name in lines[0] if any(line[name] != NOTHING for line in lines)]
@@ -126,7 +157,8 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
         caption=f"What each GPU holds: {where}, that batch on each; {source_of(steps)}; in {BYTES_NOTE}. "
         "Parameters, gradients and state are its tensors; buckets, activations, workspace and slack are at "
         "its peak. NCCL: by how much the context grew when the GPUs were joined. A step ends with the "
-        "slowest GPU; x one GPU: times as long as on one; examples of all GPUs"
+        "slowest GPU; x one GPU: times as long as on one; examples of all GPUs. NCCL ms: its kernels in a "
+        "step, by the profiler, on the GPU that waits least; not hidden: while nothing else runs there"
         + in_caption(throttled_note(steps, strategy)),
         columns=tuple(shown),
         rows=tuple(tuple(line[name] for name in shown) for line in lines),
