@@ -112,6 +112,11 @@ def wholes(least: int, most: int | None = None) -> Callable[[str, str], tuple[in
     return read
 
 
+def wholes_or_none(least: int) -> Callable[[str, str], tuple[int, ...]]:
+    """Read whole numbers separated by commas, or none."""
+    return lambda flag, text: wholes(least)(flag, text) if text else ()
+
+
 def _distinct(flag: str, text: str, values: tuple[T, ...]) -> tuple[T, ...]:
     if not values:
         raise ValueError(f"{flag}: {text!r} names nothing")

@@ -102,10 +102,11 @@ class Session(Measurements):
         why_not = ENGINES[self.study_engine].why_not(settings.batch_optimizer)
         if why_not:
             raise ValueError(f"--engine {self.study_engine}: {why_not}")
-        if self.on_gpu and (settings.gpus or 0) > self._gpus_here:
-            raise ValueError(
-                f"--gpus {settings.gpus}: from {self.machine.device} on there are {self._gpus_here}"
-            )
+        self._check_gpus(max(settings.gpus, default=0))
+
+    def _check_gpus(self, most: int) -> None:
+        if self.on_gpu and most > self._gpus_here:
+            raise ValueError(f"--gpus {most}: from {self.machine.device} on there are {self._gpus_here}")
 
     @property
     def on_gpu(self) -> bool:
@@ -114,8 +115,8 @@ class Session(Measurements):
 
     @property
     def gpus(self) -> int:
-        """How many GPUs share a step of question 6: those asked for, else all."""
-        return self.settings.gpus or self._gpus_here
+        """How many GPUs share a step of question 6: those asked for first, else all."""
+        return self.settings.gpus[0] if self.settings.gpus else self._gpus_here
 
     @property
     def _gpus_here(self) -> int:

@@ -8,7 +8,7 @@ from stepcost.report.compare.matching import identity
 from stepcost.report.first_lines import first_lines
 from stepcost.report.load import Run
 from stepcost.report.page.drawing import Plot
-from stepcost.report.page.plots_ranks import memory_by_rank
+from stepcost.report.page.plots_ranks import memory_by_rank, step_time_over_gpus
 from tests.report.handmade import NET, answer, cell
 
 PARTS = (
@@ -145,6 +145,40 @@ def test_the_plot_has_a_bar_for_each_gpu():
     assert written[7] == "process 1,750.0 MB · 200 ms"
     assert "buckets, gathered parameters 25.0 MB" in plot.description
     assert isinstance(memory_by_rank(Run(name="one", path=Path("one.json"), rows=(ALONE,))), str)
+
+
+def test_time_over_the_number_of_gpus():
+    """Two and four GPUs are a line a strategy from one GPU on, with a batch each and with one batch split."""
+    four = DDP | {"gpus": 4, "stats": {"median": 0.15}}
+    split = [DDP | {"batch_size": 4, "stats": {"median": 0.06}}, four | {"batch_size": 2}]
+    rows = (*ROWS, four, *split)
+    plot = step_time_over_gpus(Run(name="ranks", path=Path("ranks.json"), rows=rows))
+    assert isinstance(plot, Plot)
+    assert plot.description == (
+        "Two panels of lines from 100 ms on one GPU. ddp with a batch on each: 2 GPUs 125 ms, 4 GPUs 150 ms; "
+        "fsdp2 with a batch on each: 2 GPUs 200 ms; ddp with one batch split: 2 GPUs 60.0 ms, 4 GPUs 150 ms."
+    )
+    left, right = plot.figure.axes
+    assert [text.get_text() for text in left.texts] == ["150", "200"]
+    assert [text.get_text() for text in right.texts] == ["150"]
+    for lacking in ((DDP,), (ALONE,)):
+        assert isinstance(step_time_over_gpus(Run(name="one", path=Path("one.json"), rows=lacking)), str)
+
+
+def test_numbers_of_gpus_are_told_apart():
+    """With two and with four GPUs each strategy is a line of its own, named by the number."""
+    four = DDP | {"gpus": 4, "ranks": [FULLEST] * 4}
+    found = answer("6", [four, *ROWS])
+    assert [line[:2] for line in found.table.rows] == [
+        ("none", "0"),
+        *(("ddp on 2", str(place)) for place in range(2)),
+        *(("ddp on 4", str(place)) for place in range(4)),
+        *(("fsdp2 on 2", str(place)) for place in range(2)),
+    ]
+    assert found.text.startswith(
+        "The fullest of 2 and 4 GPUs takes, of process memory: 1,500.0 MB on one GPU;"
+    )
+    assert "ddp on 4 1,900.0 MB" in found.text
 
 
 def test_a_run_of_this_question_alone_opens_with_one_gpu():

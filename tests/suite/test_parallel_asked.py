@@ -104,6 +104,15 @@ def test_the_batch_of_one_gpu_is_split(two_gpus, pytester):
     result.stdout.fnmatch_lines(["SKIPPED*a batch of 7 is not split between 2 GPUs"])
 
 
+def test_several_numbers_of_gpus_are_asked_in_one_run(two_gpus):
+    """Each strategy is asked with each number, one GPU once; a number that is too large ends the run."""
+    asked = ("--parallel", "none,ddp", "--gpus", "2,4", "-k", "agree")
+    result = two_gpus(*asked, "--collect-only", "-q")
+    found = [line.partition("::")[2] for line in result.outlines if "::" in line]
+    assert found == [f"test_gpus_agree[{name}]" for name in ("none", "ddp-2", "ddp-4")]
+    two_gpus(*asked).stderr.fnmatch_lines(["ERROR: --gpus 4: from cuda:0 on there are 2"])
+
+
 def test_what_cannot_be_is_said_in_one_line(two_gpus):
     """More GPUs than there are end the run before it starts, and so do those that make no sense."""
     result = two_gpus("--gpus", "3", "--parallel", "ddp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from stepcost.report.answers.savers import NOTHING, step_s
@@ -39,17 +40,24 @@ def strategy(row: Row) -> str:
     return row.get("parallel") or ALONE
 
 
+def sharing(row: Row, steps: list[Row]) -> str:
+    """Return the strategy of one of some steps, with its number of GPUs where they have several."""
+    several = len({one["gpus"] for one in steps if strategy(one) != ALONE}) > 1
+    return f"{strategy(row)} on {row['gpus']}" if several and strategy(row) != ALONE else strategy(row)
+
+
 def steps_of(rows: list[Row]) -> list[Row]:
     """Return the steps of question 6 of one configuration: that of which most strategies were read."""
-    found: dict[tuple[Any, ...], dict[str, Row]] = {}
+    found: dict[tuple[Any, ...], dict[tuple[int, int], Row]] = {}
     for row in of_question(rows, "6"):
         key = tuple(row.get(name) for name in CONFIGURATION if name not in ("parallel", "gpus"))
-        found.setdefault(key, {}).setdefault(strategy(row), row)
+        shared = PARALLEL.index(strategy(row)), row.get("gpus") or 1
+        found.setdefault(key, {}).setdefault(shared, row)
     # Of as many, those of the larger batch: the other is that batch split between the GPUs.
     most = max(
         found.values(), key=lambda one: (len(one), max(row["batch_size"] for row in one.values())), default={}
     )
-    return sorted(most.values(), key=lambda row: PARALLEL.index(strategy(row)))
+    return [most[shared] for shared in sorted(most)]
 
 
 def split_of(rows: list[Row], alone: Row) -> list[Row]:
@@ -71,19 +79,19 @@ def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         return Said("No row of this run answers it (--parallel all compares them).", "skipped")
     alone = next((row for row in steps if strategy(row) == ALONE), None)
     fitting = [row for row in steps if row.get("fits") is not False]
-    failed = [strategy(row) for row in steps if row.get("fits") is False]
+    failed = [sharing(row, steps) for row in steps if row.get("fits") is False]
     figure = memory_figure(fitting)
     text = "No memory was read."
     if figure is not None:
         field, word = figure
         shared = sorted((row for row in fitting if row is not alone), key=lambda row: row[field])
-        parts = [_said(row, alone, field) for row in shared]
-        gpus = next((row["gpus"] for row in steps if row.get("gpus")), None)
+        parts = [_said(row, alone, field, sharing(row, steps)) for row in shared]
+        numbers = sorted({row["gpus"] for row in steps if row.get("gpus")})
         beside = ""
         if alone is not None and alone in fitting:
             beside = f"{mb(alone[field])} on one GPU"
         where = configuration(steps[0] | {"parallel": None, "gpus": None})
-        of = f"of {gpus} GPUs " if gpus else ""
+        of = f"of {listed([str(number) for number in numbers])} GPUs " if numbers else ""
         said = "; ".join(part for part in (beside, listed(parts) if parts else "") if part)
         text = f"The fullest {of}takes, of {word} memory: {said} ({where}, a batch for each)."
     if alone is not None and (split := _said_of_split(split_of(rows, alone), alone)):
@@ -93,9 +101,9 @@ def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     return Said(text, source_of(steps), _table(steps, alone))
 
 
-def _said(row: Row, alone: Row | None, field: str) -> str:
+def _said(row: Row, alone: Row | None, field: str, name: str) -> str:
     """Say ``fsdp2 1,234.0 MB, 45.0 % of one GPU's, in 1.30 times the time``."""
-    text = f"{strategy(row)} {mb(row[field])}"
+    text = f"{name} {mb(row[field])}"
     if alone is not None and alone.get(field):
         text += f", {percent(row[field] / alone[field])} of that"
     ratio = times_alone(row, alone)
@@ -104,7 +112,7 @@ def _said(row: Row, alone: Row | None, field: str) -> str:
 
 def _said_of_split(split: list[Row], alone: Row) -> str | None:
     """Say how long the steps take in which one GPU's batch is split; ``None`` where none was timed."""
-    ratios = {strategy(row): times_alone(row, alone) for row in split}
+    ratios = {sharing(row, split): times_alone(row, alone) for row in split}
     said = [f"{name} {significant(ratio)}" for name, ratio in ratios.items() if ratio is not None]
     if not said:
         return None
@@ -139,7 +147,7 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
             took, ratio, rate = step_s(row), times_alone(row, alone), _rate(row)
             shared, exposed = row.get("communication_s"), row.get("exposed_communication_s")
             lines.append(
-                {"shared by": strategy(row), "GPU": count(place)}
+                {"shared by": sharing(row, steps), "GPU": count(place)}
                 | {name: _bytes(rank, field) for name, field in TENSORS.items()}
                 | {name: _bytes(ledger, field) for name, field in LEDGER.items()}
                 | {name: _bytes(rank, field, row) for name, field in HELD.items()}
@@ -159,7 +167,7 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
         "its peak. NCCL: by how much the context grew when the GPUs were joined. A step ends with the "
         "slowest GPU; x one GPU: times as long as on one; examples of all GPUs. NCCL ms: its kernels in a "
         "step, by the profiler, on the GPU that waits least; not hidden: while nothing else runs there"
-        + in_caption(throttled_note(steps, strategy)),
+        + in_caption(throttled_note(steps, partial(sharing, steps=steps))),
         columns=tuple(shown),
         rows=tuple(tuple(line[name] for name in shown) for line in lines),
         label_columns=2,

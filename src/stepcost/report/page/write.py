@@ -28,7 +28,7 @@ from stepcost.report.page.plots_memory import (
     memory_over_batch_size,
     parts_of_the_peak,
 )
-from stepcost.report.page.plots_ranks import memory_by_rank
+from stepcost.report.page.plots_ranks import memory_by_rank, step_time_over_gpus
 from stepcost.report.page.plots_savers import memory_by_saver
 from stepcost.report.page.plots_steps import step_by_engine, step_time_over_batch_size
 from stepcost.report.page.writeup import compared_with_writeup
@@ -46,7 +46,7 @@ PLOTS: dict[str, tuple[Draw, ...]] = {
     "3d": (accuracy_over_time,),
     "4": (step_by_engine,),
     "5": (memory_by_saver,),
-    "6": (memory_by_rank,),
+    "6": (memory_by_rank, step_time_over_gpus),
 }
 """The plots under each answer."""
 LETTERS_ACROSS, LETTERS_BETWEEN = 46, 2
