@@ -91,7 +91,8 @@ def _draw_over_gpus(size: Size, *, panels: dict[str, Curves], alone_s: float) ->
             axes.annotate(
                 significant(took[-1]), (points[-1][0], took[-1]), xytext=(6, 4), textcoords="offset points"
             )
-        axes.set_ylim(bottom=0)
+        longest = max([1000 * alone_s, *(1000 * took for points in curves.values() for _, took in points)])
+        axes.set_ylim(0, longest * 1.2)
         axes.margins(x=0.14)
         batch_axis(axes, gpus, "number of GPUs")
         plain_numbers(axes.yaxis)
