@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +49,20 @@ def test_a_model_that_cannot_be_traced_is_left_out(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith("vgg16:8: ")
 
 
-def _ranks(read: list[dict[str, Any]]) -> Any:
-    """Stand in for two processes: the last of them writes what it read before and after joining."""
+class _Ranks:
+    """Stand in for two processes; the last one is listened to."""
 
-    def spawn(function: object, arguments: tuple[str], count: int) -> None:
-        assert count == 2
-        (Path(arguments[0]) / "read").write_text(json.dumps(read))
+    def __init__(self, read: list[dict[str, Any]]) -> None:
+        self.read = read
 
-    return spawn
+    def __enter__(self) -> _Ranks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: object, ranks: range, folders: list[str]) -> list[list[dict[str, Any]]]:
+        return [[], self.read]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_what_nccl_takes_is_the_growth_of_the_context(
     """From before two GPUs join to after their collectives; what NVML does not tell has its reason."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.nccl.version", lambda: (2, 28, 9))
-    monkeypatch.setattr("torch.multiprocessing.spawn", _ranks(read))
+    monkeypatch.setattr("stepcost.predicting.communicator.ProcessPoolExecutor", lambda *_: _Ranks(read))
     assert communicator_here() == said
 
 

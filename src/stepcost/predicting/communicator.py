@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from stepcost.failures import first_line
 from stepcost.predicting.devices import read_by_nvml
 
 RANKS = 2
@@ -27,22 +28,23 @@ def communicator_here() -> dict[str, Any]:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            torch.multiprocessing.spawn(_joined, (folder,), RANKS)
-        except (torch.multiprocessing.ProcessException, RuntimeError) as error:
-            return {"communicator_unread": str(error).strip().splitlines()[-1]}
-        read: list[dict[str, Any]] = json.loads((Path(folder) / "read").read_text())
-    contexts = [one.get("context_bytes") for one in read]
-    if None in contexts:
-        return {"communicator_unread": read[0].get("context_unread", "NVML does not say it")}
-    before, after = contexts
-    return {"communicator_bytes": after - before, "nccl": ".".join(map(str, torch.cuda.nccl.version()))}
+            with ProcessPoolExecutor(RANKS, multiprocessing.get_context("spawn")) as ranks:
+                # Of the last one: its GPU has no other process of ours, and NVML may not know ours by number.
+                before, after = list(ranks.map(joined, range(RANKS), [folder] * RANKS))[-1]
+        except RuntimeError as error:
+            return {"communicator_unread": first_line(error)}
+    contexts = before.get("context_bytes"), after.get("context_bytes")
+    if contexts[0] is None or contexts[1] is None:
+        return {"communicator_unread": before.get("context_unread", "NVML does not say it")}
+    nccl = ".".join(map(str, torch.cuda.nccl.version()))
+    return {"communicator_bytes": contexts[1] - contexts[0], "nccl": nccl}
 
 
-def _joined(rank: int, folder: str) -> None:
-    """Join the other rank; the last one, whose GPU has no other process of ours, writes what was read."""
+def joined(rank: int, folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Join the other rank; return what NVML said before and after."""
     torch.cuda.set_device(rank)
     one, every = torch.zeros(1, device="cuda"), torch.zeros(RANKS, device="cuda")
-    read = [read_by_nvml(torch.cuda.memory_reserved())]
+    before = read_by_nvml(torch.cuda.memory_reserved())
     store = dist.FileStore(f"{folder}/meeting", RANKS)  # type: ignore[attr-defined]  # public, but not in __all__
     dist.init_process_group("nccl", store=store, rank=rank, world_size=RANKS, timeout=LIMIT)
     dist.all_reduce(one)
@@ -50,7 +52,6 @@ def _joined(rank: int, folder: str) -> None:
     dist.all_gather_into_tensor(every, one)
     dist.reduce_scatter_tensor(one, every)
     torch.cuda.synchronize()
-    read.append(read_by_nvml(torch.cuda.memory_reserved()))
-    if rank == RANKS - 1:
-        (Path(folder) / "read").write_text(json.dumps(read))
+    after = read_by_nvml(torch.cuda.memory_reserved())
     dist.destroy_process_group()
+    return before, after
