@@ -49,7 +49,7 @@ def main() -> None:
             figures = " ".join(f"{reading.get(name) or 0:,}" for name in FIGURES)
             unread = {name: why[:80] for name, why in (reading.get("unread") or {}).items()}
             print(
-                f"{_words(request)}: {reading.get('reason') or figures} {unread or ''} "
+                f"{words(request)}: {reading.get('reason') or figures} {unread or ''} "
                 f"{time.perf_counter() - begun:.1f} s",
                 flush=True,
             )
@@ -61,7 +61,8 @@ def _predicted(request: Request, options: Any) -> Any:
     return predict(request, CARDS[options.predict], torch_version=options.torch)
 
 
-def _words(request: Request) -> str:
+def words(request: Request) -> str:
+    """Say in a few words which step a request is."""
     size = request.sequence_length or request.image_size
     name = Path(request.model).stem
     return " ".join([name, request.optimizer, f"{request.batch_size}x{size}", *step_words(asdict(request))])

@@ -314,6 +314,7 @@ def test_recording_says_what_a_gpu_is_and_what_its_context_takes(
     monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91900)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda: 100 << 20)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid="0"))
     device = {"version": "9.19", "deviceName": "a GPU"}
     assert devices.described_here() == {"device": device, "driver_reserved_bytes": 480 << 20, **said}

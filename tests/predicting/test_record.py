@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stepcost.predicting.communicator import communicator_here
 from stepcost.predicting.convolution import Convolution
 from stepcost.predicting.record import convolutions_named
 from tests.command import stepcost
@@ -45,3 +47,48 @@ def test_a_model_that_cannot_be_traced_is_left_out(capsys: pytest.CaptureFixture
     """The others are listed, and a line says which model was left out and why."""
     assert len(convolutions_named(["vgg16:8", "small-cnn:32"])) == 4
     assert capsys.readouterr().err.startswith("vgg16:8: ")
+
+
+class _Ranks:
+    """Stand in for two processes; the last one is listened to."""
+
+    def __init__(self, read: list[dict[str, Any]]) -> None:
+        self.read = read
+
+    def __enter__(self) -> _Ranks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: object, ranks: range, folders: list[str]) -> list[list[dict[str, Any]]]:
+        return [[], self.read]
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (
+            [{"context_bytes": 520 << 20}, {"context_bytes": 900 << 20}],
+            {"communicator_bytes": 380 << 20, "nccl": "2.28.9"},
+        ),
+        (
+            [{"context_unread": "NVML does not list this process"}, {"context_bytes": 1}],
+            {"communicator_unread": "NVML does not list this process"},
+        ),
+    ],
+)
+def test_what_nccl_takes_is_the_growth_of_the_context(
+    read: list[dict[str, Any]], said: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From before two GPUs join to after their collectives; what NVML does not tell has its reason."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.nccl.version", lambda: (2, 28, 9))
+    monkeypatch.setattr("stepcost.predicting.communicator.ProcessPoolExecutor", lambda *_: _Ranks(read))
+    assert communicator_here() == said
+
+
+def test_one_gpu_says_nothing_of_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started where there is nobody to join."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert communicator_here() == {}

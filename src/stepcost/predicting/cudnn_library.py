@@ -64,19 +64,7 @@ class Library:
             return self._asked[asked]
 
     def _plans(self, one: Convolution, batch_size: int, direction: str, most: int) -> list[Plan]:
-        question = {
-            "direction": direction,
-            "dtype": one.dtype,
-            "channels_last": one.output_layout == "nhwc",
-            "images": [batch_size, one.inputs, *one.size],
-            "weight": [one.outputs, one.inputs // one.groups, *one.kernel],
-            "result": [batch_size, one.outputs, *one.output_size],
-            "stride": one.stride,
-            "padding": one.padding,
-            "dilation": one.dilation,
-            "most": most,
-            "without": filtered(one.dtype),
-        }
+        question = {**question_of(one, batch_size, direction), "most": most, "without": filtered(one.dtype)}
         # Torch asks for the fallback list where no plan of the heuristics runs.
         for mode in ("b" if heuristics_b() else "instant", "fallback"):
             found = self._ask({**question, "mode": mode})
@@ -122,6 +110,21 @@ def _line(child: subprocess.Popen[str]) -> str:
     if not line:
         raise ValueError("it ended its process")
     return line
+
+
+def question_of(one: Convolution, batch_size: int, direction: str) -> dict[str, Any]:
+    """Return what ``cudnn_child.py`` is asked about a convolution, but for how many plans of which list."""
+    return {
+        "direction": direction,
+        "dtype": one.dtype,
+        "channels_last": one.output_layout == "nhwc",
+        "images": [batch_size, one.inputs, *one.size],
+        "weight": [one.outputs, one.inputs // one.groups, *one.kernel],
+        "result": [batch_size, one.outputs, *one.output_size],
+        "stride": one.stride,
+        "padding": one.padding,
+        "dilation": one.dilation,
+    }
 
 
 def heuristics_b() -> bool:

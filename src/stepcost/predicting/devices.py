@@ -90,16 +90,21 @@ def described_here() -> dict[str, Any]:
     except ValueError as error:
         found["device_unread"] = str(error)
     try:
-        found |= _read_by_nvml(torch.cuda.memory_reserved())
+        found |= read_by_nvml(torch.cuda.memory_reserved())
     except pynvml.NVMLError as error:
         found["context_unread"] = str(error)
     return found
 
 
-def _read_by_nvml(reserved_bytes: int) -> dict[str, Any]:
+def read_by_nvml(reserved_bytes: int) -> dict[str, Any]:
+    """Return what the driver keeps of the current GPU, and this process beside ``reserved_bytes``.
+
+    Under the names of ``described_here``. Raises ``pynvml.NVMLError``.
+    """
     pynvml.nvmlInit()
     try:
-        gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         driver = pynvml.nvmlDeviceGetMemoryInfo(gpu, version=pynvml.nvmlMemory_v2).reserved
         used = {one.pid: one.usedGpuMemory for one in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)}
         # In a container NVML may know this process by another number.

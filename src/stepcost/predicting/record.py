@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from stepcost.predicting.communicator import communicator_here
 from stepcost.predicting.convolution import BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS, FORWARD, Convolution
 from stepcost.predicting.devices import described_here
 from stepcost.predicting.recorded import TABLES, Table
@@ -178,7 +179,7 @@ def record_table(
         fallbacks=fallbacks,
         table=Table.load(known) if known.exists() else None,
     )
-    device = described_here()
+    device = described_here() | communicator_here()
     table.about.update(device)
     table.save(folder / name)
     cells = sum(len(row) for row in table.convolutions.values())
