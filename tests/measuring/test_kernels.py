@@ -85,7 +85,7 @@ def test_calls_hold_the_kernels_of_an_operator():
     ]
     assert unmatched == 1
     row = compact(found)
-    assert row["operators"] == [MM, ADD] and row["kernels"] == ["gemm", "reduce", "memset", "add"]
+    assert row["operators"] == [[*MM], [*ADD]] and row["kernels"] == ["gemm", "reduce", "memset", "add"]
     assert row["calls"] == [
         [0, [[0, 1000], [1, 1000]]],
         [0, [[0, 1000], [1, 1000], [2, 1000]]],

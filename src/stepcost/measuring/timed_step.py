@@ -68,7 +68,7 @@ class TimedStep(Configuration):
 
 
 def compact(found: Iterable[Call]) -> dict[str, Any]:
-    """Write calls as indices, ``[operator, [[kernel, nanoseconds], ...]]``; -1 stands for no operator."""
+    """Write calls as plain data and indices, ``[operator, [[kernel, nanoseconds], ...]]``; -1 stands for no operator."""
     operators: dict[Operator | None, int] = {None: -1}
     names: dict[str, int] = {}
     rows = [
@@ -78,4 +78,8 @@ def compact(found: Iterable[Call]) -> dict[str, Any]:
         ]
         for call in found
     ]
-    return {"operators": [one for one in operators if one is not None], "kernels": list(names), "calls": rows}
+    return {
+        "operators": [list(one) for one in operators if one is not None],
+        "kernels": list(names),
+        "calls": rows,
+    }
