@@ -68,7 +68,7 @@ class TimedStep(Configuration):
 
 
 def compact(found: Iterable[Call]) -> dict[str, Any]:
-    """Write calls as plain data and indices, ``[operator, [[kernel, nanoseconds], ...]]``; -1 stands for no operator."""
+    """Write calls as plain data: ``[operator, [[kernel, nanoseconds], ...]]`` by index, -1 for none."""
     operators: dict[Operator | None, int] = {None: -1}
     names: dict[str, int] = {}
     rows = [
