@@ -16,11 +16,12 @@ from stepcost.catalog.models import kind_of
 from stepcost.catalog.precisions import PRECISIONS
 from stepcost.flags import Flag, Reader, names_of, whole
 from stepcost.price import price_of
-from stepcost.request import BLOCKS, Request, without_images
+from stepcost.request import BLOCKS, STEP, Request, step_named, without_images
 from stepcost.settings import FLAGS
 
 STEP_FLAGS = ("checkpoint", "accumulate", "channels_last", "attention", "lora")
 """Flags of the suite that say what a step is, under the names of the request's fields."""
+RECORD_TIMES = "record times"
 WRONG_REQUEST = 2
 """Exit code of a request that makes no sense."""
 
@@ -51,9 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand that the arguments name; return its exit code."""
     parser = Parser(prog="stepcost", description="What does a training step cost?")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_predict, _add_report, _add_compare, _add_list, _add_record):
+    for add in (_add_predict, _add_report, _add_compare, _add_list, _add_record, _add_record_times):
         add(commands)
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:2] == RECORD_TIMES.split():
+        given[:2] = [RECORD_TIMES]
+    options = parser.parse_args(given)
     try:
         run: Callable[[argparse.Namespace], int] = options.run_command
         return run(options)
@@ -268,6 +272,47 @@ def _record(options: argparse.Namespace) -> int:
     asked = {"limit_s": options.limit_s, "fallbacks": options.fallbacks, "folder": options.out or TABLES}
     print(record_table(found, _value(options, "batch_sizes"), **asked))
     return 0
+
+
+def _add_record_times(commands: Any) -> None:
+    parser = _command(
+        commands,
+        RECORD_TIMES,
+        _record_times,
+        "Record on this machine's GPU what the operators of captured steps take, which predicted times need.",
+    )
+    parser.add_argument("steps", nargs="*", metavar=STEP)
+    parser.add_argument(
+        "--steps", type=Path, dest="file", metavar="FILE", help="a file of such steps, one a line"
+    )
+    parser.add_argument("--limit-s", type=float, default=500.0, help="begin no step after so many seconds")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.jsonl.gz", help="where rows are appended"
+    )
+
+
+def _record_times(options: argparse.Namespace) -> int:
+    lines = list(options.steps)
+    if options.file is not None:
+        try:
+            lines += options.file.read_text().split("\n")
+        except OSError as error:
+            raise ValueError(
+                f"{options.file}: no file of steps can be read there: {error.strerror}"
+            ) from error
+    requests = [step_named(line) for line in lines if line.strip() and not line.startswith("#")]
+    from stepcost.failures import MeasureError  # noqa: PLC0415 (keeps the import of predictions light)
+    from stepcost.measuring.times import record_times  # noqa: PLC0415 (see above)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        recorded = record_times(requests, options.out, limit_s=options.limit_s, say=say)
+    except MeasureError as error:
+        raise ValueError(f"recording times needs a GPU: {error}") from error
+    print(f"{options.out}: {recorded} of {len(requests)} steps")
+    return 0 if recorded else 1
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend
 from torch.utils.checkpoint import checkpoint
 
 from stepcost.catalog.engines import ENGINES
+from stepcost.catalog.optimizers import build_optimizer, find_optimizer
 from stepcost.catalog.precisions import PRECISIONS
 from stepcost.request import BLOCKS, Request
 from stepcost.step import Forward, TrainingStep, map_tensors
@@ -92,6 +93,32 @@ def step_of(
         accumulate=request.accumulate,
         attention=ATTENTION[request.attention],
     )
+
+
+def optimizer_of(
+    request: Request, model: nn.Module, learning_rate: float | None = None, *, scheduled: bool = False
+) -> torch.optim.Optimizer:
+    """Build the request's optimizer as its engine runs it: capturable, fused.
+
+    ``scheduled`` says that the rate will change between steps.
+    """
+    engine = ENGINES[request.engine]
+    row = find_optimizer(request.optimizer)
+    options: dict[str, Any] = dict(row.capture_options or ()) if engine.captured else {}
+    moving_rate = engine.captured and scheduled  # which a captured step reads from the GPU
+    if engine.fused_optimizer or (moving_rate and row.moving_rate_needs_fused):
+        options["fused"] = True
+    rate: Any = row.learning_rate if learning_rate is None else learning_rate
+    if scheduled:
+        rate = in_fp32(rate)
+    if moving_rate:
+        rate = torch.tensor(rate, dtype=torch.float32, device=request.device)
+    return build_optimizer(request.optimizer, model, learning_rate=rate, **options)
+
+
+def in_fp32(rate: float) -> float:
+    """Round the rate as torch's fused kernels read it from the GPU, so that all engines have one."""
+    return float(torch.tensor(rate, dtype=torch.float32))
 
 
 def _with_adapters(model: nn.Module, name: str, rank: int) -> nn.Module:

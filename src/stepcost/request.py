@@ -9,8 +9,9 @@ from typing import Any
 from stepcost.catalog.cards import Card
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.kinds import IMAGES, TOKENS
+from stepcost.catalog.models import kind_of
 from stepcost.catalog.optimizers import find_optimizer
-from stepcost.catalog.precisions import emulated_on
+from stepcost.catalog.precisions import PRECISIONS, emulated_on
 from stepcost.schema import REQUIRED, Count, stored
 
 ATTENTIONS = ("auto", "math", "efficient", "flash")
@@ -178,6 +179,38 @@ def without_images(request: Request, kind: str) -> Request:
     return replace(
         request, image_size=None, num_classes=None, sequence_length=length if kind == TOKENS else None
     )
+
+
+STEP = "MODEL:OPTIMIZER:BATCH:SIZE:ENGINE[:PRECISION]"
+
+
+def step_named(text: str) -> Request:
+    """Read ``resnet50:sgd:64:224:fast:bf16`` as a request; SIZE is that of an image, or tokens of a sequence.
+
+    Images are of 1,000 classes. Raises ``ValueError`` in one line.
+    """
+    model, *parts = text.strip().split(":")
+    wrong = f"{text.strip()!r} is not {STEP}, such as resnet50:sgd:64:224:fast"
+    if len(parts) not in (4, 5) or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        raise ValueError(wrong)
+    optimizer, batch_size, size, engine, *precision = parts
+    find_optimizer(optimizer)
+    if engine not in ENGINES or set(precision) - set(PRECISIONS):
+        raise ValueError(f"{wrong}: engines are {', '.join(ENGINES)}, precisions {', '.join(PRECISIONS)}")
+    why_not = ENGINES[engine].why_not(optimizer)
+    if why_not:
+        raise ValueError(why_not)
+    request = Request(
+        model=model,
+        optimizer=optimizer,
+        batch_size=int(batch_size),
+        image_size=int(size),
+        num_classes=1000,
+        sequence_length=int(size),
+        engine=engine,
+        precision=precision[0] if precision else "fp32",
+    )
+    return without_images(request, kind_of(model))
 
 
 def example_of(fields: Mapping[str, Any]) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import nn
 
-from stepcost.catalog.engines import ENGINES, Engine
-from stepcost.catalog.optimizers import build_optimizer, find_optimizer
-from stepcost.prepare import memory_format, step_of
+from stepcost.catalog.engines import ENGINES
+from stepcost.prepare import in_fp32, memory_format, optimizer_of, step_of
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 from stepcost.workload import Workload, workload_of
@@ -41,28 +39,12 @@ def build_step(
     workload = workload or workload_of(request)
     make = workload.make_optimizer
     optimizer = (
-        _optimizer(request, engine, model, learning_rate, scheduled)
+        optimizer_of(request, model, learning_rate, scheduled=scheduled)
         if make is None
         else make(model.parameters())
     )
     forward = torch.compile(model, dynamic=False) if engine.compiled else None
     return step_of(request, model, workload, optimizer, forward)
-
-
-def _optimizer(
-    request: Request, engine: Engine, model: nn.Module, learning_rate: float | None, scheduled: bool
-) -> torch.optim.Optimizer:
-    row = find_optimizer(request.optimizer)
-    options: dict[str, Any] = dict(row.capture_options or ()) if engine.captured else {}
-    moving_rate = engine.captured and scheduled  # which a captured step reads from the GPU
-    if engine.fused_optimizer or (moving_rate and row.moving_rate_needs_fused):
-        options["fused"] = True
-    rate: Any = row.learning_rate if learning_rate is None else learning_rate
-    if scheduled:
-        rate = _in_fp32(rate)
-    if moving_rate:
-        rate = torch.tensor(rate, dtype=torch.float32, device=request.device)
-    return build_optimizer(request.optimizer, model, learning_rate=rate, **options)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -71,12 +53,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate)
         else:
-            group["lr"] = _in_fp32(rate)
-
-
-def _in_fp32(rate: float) -> float:
-    """Round the rate as torch's fused kernels read it from the GPU, so that all engines have one."""
-    return float(torch.tensor(rate, dtype=torch.float32))
+            group["lr"] = in_fp32(rate)
 
 
 def warm_up(work: Launch, *, captured: bool) -> None:

@@ -46,6 +46,9 @@ class Tape(TorchDispatchMode):
         self.values = Values()
         self.uncompared: set[str] = set()
         """Operators that allocated and were never compared with a GPU, by name and dtype."""
+        self.called: Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None] | None = None
+        """Told of each operator of the step with its arguments and what it returned, but not of what
+        operators call that are made of others."""
         self._ids = self._inside = 0
         # Storage to allocation, and how many storages share an allocation (sums made in place).
         self._of_storage: dict[int, tuple[int, weakref.ref[Any]]] = {}
@@ -142,6 +145,8 @@ class Tape(TorchDispatchMode):
             if len(self.events) > before and not is_plain(func):
                 self._note_operator(func, args)
             self.values.follow(func, args, kwargs, made)
+            if self.called is not None and not self._inside:
+                self.called(func, args, kwargs, made)
         return made
 
     def _note_operator(self, func: Any, args: tuple[Any, ...]) -> None:

@@ -1,0 +1,64 @@
+"""The operators of a captured step, in their order, from its trace on meta tensors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import nn
+
+from stepcost.operators import Operator, describe
+from stepcost.predicting.attention import ON_HOPPER, Attention
+from stepcost.predicting.tape import Tape
+from stepcost.predicting.trace import trace_steps
+from stepcost.prepare import batch_of, memory_format, optimizer_of, prepare, step_of
+from stepcost.request import Request
+from stepcost.step import TrainingStep
+from stepcost.workload import workload_of
+
+
+class Traced(NamedTuple):
+    """An operator of a step, and whose it is."""
+
+    operator: Operator
+    phase: str
+    module: str
+
+
+def operators_of(request: Request, attention: Attention = ON_HOPPER) -> list[Traced]:
+    """Trace a captured step and list its operators; raises ``ValueError`` with one line where it cannot."""
+    workload = workload_of(request)
+    model = prepare(workload.build_on_meta(), request)
+    found: list[Traced] = []
+
+    def step(model: nn.Module) -> TrainingStep:
+        if memory_format(request) == torch.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        return step_of(request, model, workload, optimizer_of(request, model))
+
+    @contextlib.contextmanager
+    def listing(tape: Tape) -> Iterator[None]:
+        def called(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
+            operator = describe(func, args, kwargs, made)
+            if operator is not None:
+                found.append(Traced(operator, tape.phase, tape.owner.module))
+
+        tape.called = called
+        try:
+            yield
+        finally:
+            tape.called = None
+
+    with mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
+        trace_steps(
+            model,
+            lambda: batch_of(workload, request, "meta"),
+            step,
+            2,  # the first makes the optimizer's state
+            attention=attention,
+            last_step=listing,
+        )
+    return found
