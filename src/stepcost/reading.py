@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from stepcost.ledger import Ledger
 from stepcost.schema import REQUIRED, Change, stored
@@ -183,3 +185,25 @@ class Reading:
         )
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
+
+
+def of_rank(reading: Reading, **more: Any) -> Reading:
+    """Return the reading of a rank with what it says of ranks, and ``more``, in its ``ranks``."""
+    names = {one.name for one in fields(Rank)} & {one.name for one in fields(Reading)}
+    return replace(reading, ranks=(Rank(**{name: getattr(reading, name) for name in names}, **more),))
+
+
+def as_one(readings: Sequence[Reading]) -> Reading:
+    """Return the reading of the rank that reserves most, the first of them, with those of all in ``ranks``.
+
+    A rank that does not fit comes first, then one of which that cannot be said. What is unread in any of them
+    is in its ``unread``.
+    """
+    most = max(readings, key=lambda one: (one.fits is False, one.fits is None, one.peak_reserved_bytes or 0))
+    unread = {name: why for one in reversed(readings) for name, why in one.unread.items()}
+    return replace(
+        most,
+        ranks=tuple(rank for one in readings for rank in one.ranks),
+        seconds=max((one.seconds for one in readings if one.seconds), default=None),
+        unread=unread | most.unread,
+    )

@@ -162,8 +162,6 @@ class Request:
 
 def why_not_predicted_on(card: Card, request: Request) -> str | None:
     """Say in one line why a request is not predicted for a card; ``None`` where it is."""
-    if request.gpus > 1:
-        return f"--parallel {request.parallel} is measured, not predicted"
     emulated = emulated_on(request.precision, card.compute_capability)
     if emulated is None:
         return None

@@ -103,7 +103,9 @@ def test_a_fault_in_a_collective_leaves_nothing_behind(shared_request, cards, me
     for card in cards:
         card.free_bytes()  # makes the context of the process that watches
     with Group(FAULTY, shared_request, time_limit_s=CHILD_LIMIT_S) as peers:
-        peers.call_each("well")  # for its first peers the driver gives each context that is there 64 KiB, once
+        peers.call_each(
+            "well"
+        )  # for its first peers the driver gives each context that is there 64 KiB, once
     with first.left_as_it_was(), second.left_as_it_was():
         group = Group(FAULTY, shared_request, time_limit_s=CHILD_LIMIT_S)
         group.call_each("well")

@@ -13,12 +13,13 @@ from stepcost.catalog.cards import NOT_MEASURED, Card
 from stepcost.predicting import tape, trace
 from stepcost.predicting.attention import attention_on
 from stepcost.predicting.compared import rests_on
+from stepcost.predicting.ranks import trace_ranks
 from stepcost.predicting.simulate import Simulation, simulate
-from stepcost.predicting.torch_versions import version_of
+from stepcost.predicting.torch_versions import Version, version_of
 from stepcost.predicting.trace import CUBLAS, CUDNN, Trace, trace_run
 from stepcost.predicting.validation import NO_RUN, most_too_low
 from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
-from stepcost.reading import Reading
+from stepcost.reading import Reading, as_one, of_rank
 from stepcost.request import Request, why_not_predicted_on
 from stepcost.units import gb, mb, range_mb
 from stepcost.workload import Workload
@@ -68,7 +69,30 @@ def predict_in_full(
     started = time.perf_counter()
     version = version_of(torch_version)
     workspaces = workspaces_on(card, version)
-    traced = trace_run(request, workload=workload, attention=attention_on(card, version))
+    asked: dict[str, Any] = {"workload": workload, "attention": attention_on(card, version)}
+
+    def predicted(traced: Trace) -> Prediction:
+        return _predicted(traced, workspaces, request=request, card=card, version=version, started=started)
+
+    if request.gpus == 1:
+        return predicted(trace_run(request, **asked))
+    traces = trace_ranks(request, **asked)
+    found = {key: predicted(one) for key, one in {id(one): one for one in traces}.items()}
+    reading = as_one([of_rank(found[id(one)].reading, bucket_bytes=one.bucket_bytes) for one in traces])
+    fullest = max(found.values(), key=lambda one: one.reading.peak_reserved_bytes or 0)
+    return Prediction(reading=reading, kept=fullest.kept, workspaces=workspaces)
+
+
+def _predicted(
+    traced: Trace,
+    workspaces: Workspaces,
+    *,
+    request: Request,
+    card: Card | None,
+    version: Version,
+    started: float,
+) -> Prediction:
+    """Predict what a traced step holds on a card, of which the workspaces are known."""
     simulation = simulate(traced, workspaces, None if card is None else card.room_bytes)
     if simulation.peak is None:  # it ended early: ask for the rest too, to know what would be estimated
         for action, what, more in traced.events:
