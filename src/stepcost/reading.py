@@ -17,6 +17,9 @@ BACKWARD = "backward"
 OPTIMIZER_STEP = "optimizer step"
 PHASES = (FORWARD, BACKWARD, OPTIMIZER_STEP)
 """The phases of a training step, in order."""
+ALLOCATED_LIKELY = (
+    "in a predicted row, where time decides whether memory is given back before more is taken: from and to"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class Rank:
     activation_bytes: int | None = stored("what forward leaves allocated")
     peak_allocated_bytes: int | None = stored("highest allocated memory in a steady step")
     peak_reserved_bytes: int | None = stored("highest reserved memory, read with the former")
+    peak_allocated_likely_bytes: tuple[int, ...] | None = stored(ALLOCATED_LIKELY)
+    peak_reserved_likely_bytes: tuple[int, ...] | None = stored("the same of reserved memory")
     process_bytes: int | None = stored("memory of its process after the training steps")
     context_bytes: int | None = stored("that less what is reserved")
     communicator_bytes: int | None = stored(
@@ -129,6 +134,8 @@ class Reading:
     peak_reserved_bytes: int | None = stored(
         "highest reserved memory (segments held by the caching allocator), read with the former", gated=True
     )
+    peak_allocated_likely_bytes: tuple[int, ...] | None = stored(ALLOCATED_LIKELY)
+    peak_reserved_likely_bytes: tuple[int, ...] | None = stored("the same of reserved memory")
     peak_moment: str | None = stored(
         "the phase whose peak is highest: `forward`, `backward` or `optimizer step`"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,8 @@ from stepcost.workload import Workload
 
 COMMUNICATOR = "communicator"
 """The moment at which NCCL has joined the GPUs."""
+LETS_GO_S = 0.3
+"""So long after a collective NCCL's own thread, which looks every 100 ms, holds nothing of it any more."""
 
 
 def device_of(request: Request, rank: int) -> str:
@@ -108,11 +111,14 @@ class Rank(Configuration):
         """Note where the buckets of DDP are, for the ledger.
 
         After the first backward DDP makes them anew, in the order in which gradients came; the next forward
-        would do it. Meanwhile it is recorded what stays allocated.
+        would do it. Before, NCCL has time to let go of the old ones, so that bytes repeat; meanwhile it is
+        recorded what stays allocated.
         """
         ddp = self.training_step.forward
         if not isinstance(ddp, DistributedDataParallel):
             return
+        self._synchronize()
+        time.sleep(LETS_GO_S)
         try:
             recorder = Recorder(torch.device(self.request.device))
             ddp.reducer._rebuild_buckets()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,12 @@ class Trace:
     """Operators, by name and dtype, whose allocations were never compared with a GPU's."""
     bucket_bytes: int | None = None
     """What the buckets of DDP hold; ``None`` where there are none."""
+    alike: Sequence[Hashable] = ()
+    """Of each of several GPUs, in order: the same for those whose steps take the same memory."""
+    otherwise: Sequence[list[Event]] = ()
+    """The same events as they may come as well, where time decides in which order."""
+    why_otherwise: str = ""
+    """On what that depends, to be read after these words."""
 
 
 class Alone:
@@ -74,12 +80,15 @@ class Alone:
         moved: nn.Module = model._apply(tape.moved)
         return moved
 
-    def share(self, step: TrainingStep) -> TrainingStep:
+    def share(self, step: TrainingStep, tape: Tape) -> TrainingStep:
         """Return the step as the GPUs share it."""
         return step
 
-    def after_first_step(self, step: TrainingStep, tape: Tape) -> None:
+    def after_first_step(self, step: TrainingStep) -> None:
         """Do what the first step leaves to be done before the next."""
+
+    def finish(self, trace: Trace) -> None:
+        """Add to the trace what is known of it at its end."""
 
 
 def trace_run(
@@ -163,14 +172,14 @@ def trace_steps(
             tape.mark(MODEL_LOADED)
             batch = make_batch()
             tape.mark(BATCH_LOADED)
-            step = gpu.share(step_of(model))  # which may put weights into another layout
+            step = gpu.share(step_of(model), tape)  # which may put weights into another layout
             tape.know(PARAMETER, model.parameters())
             tape.know(BUFFER, model.buffers())
             tape.know(INPUT, tensors_in(batch))
             tape.micro_batches = step.accumulate
             for number in range(steps):
                 if number == 1:
-                    gpu.after_first_step(step, tape)
+                    gpu.after_first_step(step)
                 # As before the step that is read on a GPU: old gradients are not counted in its forward.
                 step.optimizer.zero_grad(set_to_none=True)
                 tape.mark(STEP_BEGINS)
@@ -187,6 +196,7 @@ def trace_steps(
         trace.bucket_bytes = bucket_bytes(step)
         trace.libraries = _libraries(tape)
         trace.uncompared = frozenset(tape.uncompared)
+        gpu.finish(trace)
         tape.events = []  # what is freed from here on is the tracing's own end
         del first
         return trace
