@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Hashable, Iterator
+from typing import Any
 from unittest import mock
 
+import torch
 import torch.distributed as dist
 
 from stepcost.predicting.attention import ON_HOPPER, Attention
@@ -61,8 +63,9 @@ def group_of_nobody(rank: int, ranks: int) -> Iterator[None]:
     hook = sys.excepthook  # which the group makes to name its rank
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
     try:
+        logger: Any = torch._C._distributed_c10d.Logger
         # DDP's times would be of no device that it knows, as a warning would say.
-        with mock.patch.object(dist.Logger, "set_runtime_stats_and_log"):
+        with mock.patch.object(logger, "set_runtime_stats_and_log"):
             yield
     finally:
         dist.destroy_process_group()

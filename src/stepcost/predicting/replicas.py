@@ -1,9 +1,9 @@
-"""A GPU among several that holds the whole model: what ``DistributedDataParallel`` takes of memory, and when.
+"""A GPU of several that holds the whole model: what ``DistributedDataParallel`` takes of memory, and when.
 
 It sums gradients in buckets. The first is made with the wrapper and holds them all. Where the next forward
 begins, others take its place, in the order in which gradients came.
 
-The first may be held a while longer (``ProcessGroupNCCL.cpp``). NCCL keeps a bucket until a thread of its own,
+The first may be held a while longer (``ProcessGroupNCCL.cpp``). NCCL keeps it until a thread of its own,
 which looks every 100 ms, has seen its sum done; the next collective then gives it back. So time decides
 where the buckets that follow find place, and with that what is reserved.
 """
