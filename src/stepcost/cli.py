@@ -14,7 +14,7 @@ from stepcost.catalog.cards import CARDS, find_card
 from stepcost.catalog.kinds import TOKENS
 from stepcost.catalog.models import kind_of
 from stepcost.catalog.precisions import PRECISIONS
-from stepcost.flags import Flag, Reader, names_of, whole, wholes
+from stepcost.flags import Flag, Reader, names_of, whole
 from stepcost.price import price_of
 from stepcost.request import ALONE, BLOCKS, PARALLEL, Request, without_images
 from stepcost.settings import FLAGS
@@ -197,7 +197,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _shared(options: argparse.Namespace) -> list[tuple[str, int]]:
     """Return each way to share a step with each number of GPUs. Raises ``ValueError`` in one line."""
     ways = _value(options, "parallel")
-    gpus = _value(options, "gpus", wholes(2))
+    gpus = _value(options, "gpus")
     several = [way for way in ways if way != ALONE]
     if several and gpus is None:
         raise ValueError(f"--parallel {several[0]}: --gpus says how many GPUs share the step")

@@ -169,6 +169,11 @@ def engines(flag: str, text: str) -> tuple[str, ...]:
     return names_of(ENGINES)(flag, text) if text else ()
 
 
+def several_gpus(flag: str, text: str) -> tuple[int, ...]:
+    """Read whole numbers of 2 or more separated by commas, or none."""
+    return wholes(2)(flag, text) if text else ()
+
+
 def parallel(flag: str, text: str) -> tuple[str, ...]:
     """Read strategies separated by commas, ``all``, or none."""
     if text == "all":

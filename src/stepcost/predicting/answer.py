@@ -26,7 +26,7 @@ from stepcost.predicting.validation import (
 from stepcost.reading import Rank, Reading
 from stepcost.request import Request, step_words
 from stepcost.search import PredictedLargest, PredictedLongest
-from stepcost.units import BYTES_NOTE, mb_number
+from stepcost.units import BYTES_NOTE, mb_number, places
 
 PEAKS = ("peak_allocated", "peak_reserved", "process")
 
@@ -194,7 +194,7 @@ def _table_of_ranks(found: Answer) -> Any:
     table = Table(title=f"What each GPU holds, predicted, in {BYTES_NOTE}")
     for name in ("GPU", "state", "allocated", "reserved", "reserved at most", "process"):
         table.add_column(name, justify="left" if name == "GPU" else "right")
-    for rank, places in alike.items():
+    for rank, ranks in alike.items():
         most = (rank.peak_reserved_likely_bytes or (rank.peak_reserved_bytes,))[-1]
         sizes = (
             rank.optimizer_state_bytes,
@@ -203,19 +203,8 @@ def _table_of_ranks(found: Answer) -> Any:
             most,
             rank.process_bytes,
         )
-        table.add_row(_places(places), *("unknown" if one is None else mb_number(one) for one in sizes))
+        table.add_row(places(ranks), *("unknown" if one is None else mb_number(one) for one in sizes))
     return table
-
-
-def _places(places: list[int]) -> str:
-    """Say ``0 to 2, 5``."""
-    runs: list[list[int]] = []
-    for place in places:
-        if runs and place == runs[-1][-1] + 1:
-            runs[-1].append(place)
-        else:
-            runs.append([place])
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _table(found: Answer) -> Any:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.replicas import Replica
 from stepcost.predicting.trace import Trace, trace_run
-from stepcost.request import Request
+from stepcost.request import Request, why_not_predicted
 from stepcost.workload import Workload
 
 
@@ -29,8 +29,8 @@ def trace_ranks(
 
     Raises ``ValueError`` with one line as ``trace_run`` does, and for a strategy that is not traced.
     """
-    if request.parallel == "fsdp2":
-        raise ValueError("--parallel fsdp2 is measured, not predicted")
+    if why_not := why_not_predicted(request):
+        raise ValueError(why_not)
     found: dict[Hashable, Trace] = {}
     traces: list[Trace] = []
     for rank in range(request.gpus):
