@@ -119,7 +119,7 @@ def test_ways_to_share_are_two_things_to_a_comparison():
 
 
 def test_numbers_of_gpus_stand_side_by_side():
-    """Where one strategy is shared by 2 and by 4 the answer, the table and the plot say by how many each is."""
+    """Where one strategy is shared by 2 and by 4 the answer, the table and the plot say by how many."""
     both = [DDP | {"source": "predicted"}, row("ddp", 0.1, *[HALF] * 4) | {"source": "predicted"}]
     both[1]["ranks"][3] = HALF | {"peak_reserved_likely_bytes": [875_000_000, 990_000_000]}
     found = answer("6", both)

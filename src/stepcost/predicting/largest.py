@@ -12,7 +12,7 @@ from stepcost.catalog.cards import Card
 from stepcost.catalog.language_models import language_config, most_positions
 from stepcost.predicting.attention import attention_on
 from stepcost.predicting.communicators import card_among
-from stepcost.predicting.ranks import trace_rank
+from stepcost.predicting.ranks import trace_ranks
 from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
@@ -103,55 +103,41 @@ def _most(
     plain, card = card, card_among(card, request.gpus, version)
 
     @functools.cache
-    def trace(number: int, rank: int) -> Trace:
+    def traces(number: int) -> list[Trace]:
         changed: dict[str, Any] = {field: number}
         now, kernels = replace(request, **changed), attention_on(plain, version)
         if request.gpus == 1:
-            return trace_run(now, attention=kernels)
-        return trace_rank(now, rank, attention=kernels)
-
-    def fits(number: int, room_bytes: int, rank: int) -> bool:
-        try:
-            traced = trace(number, rank)
-        except ValueError:
-            if number == 1:  # batch norm cannot train on a single value
-                return False
-            raise
-        runs = (replace(traced, events=events) for events in (traced.events, *traced.otherwise))
-        return all(simulate(run, workspaces_on(plain, version), room_bytes).peak is not None for run in runs)
+            return [trace_run(now, attention=kernels)]
+        return trace_ranks(now, attention=kernels)
 
     def search(room_bytes: int, guess: int) -> tuple[int, int | None]:
-        """Search on one GPU; while another does not have room for what was found, go on with that one."""
-        rank, good, bad = 0, guess, None
-        for _ in range(request.gpus):
-            good, bad = bracket(
-                functools.partial(fits, room_bytes=room_bytes, rank=rank),
-                good or 1,
-                resolution=RESOLUTION,
-                most_attempts=MOST_PREDICTIONS,
-                most=most,
+        def fits(number: int) -> bool:
+            try:
+                ranks = traces(number)
+            except ValueError:
+                if number == 1:  # batch norm cannot train on a single value
+                    return False
+                raise
+            runs = (
+                replace(one, events=events)
+                for one in {id(one): one for one in ranks}.values()
+                for events in (one.events, *one.otherwise)
             )
-            others = (one for one in range(request.gpus) if good and not alike(one, rank))
-            fuller = next((one for one in others if not fits(good, room_bytes, one)), None)
-            if fuller is None:
-                break
-            rank = fuller
-        return good, bad
+            return all(
+                simulate(run, workspaces_on(plain, version), room_bytes).peak is not None for run in runs
+            )
 
-    def alike(one: int, other: int) -> bool:
-        """Whether two GPUs take the same memory, as the first says of all."""
-        names = trace(few, 0).alike
-        return one == other or bool(names and names[one] == names[other])
+        return bracket(fits, guess, resolution=RESOLUTION, most_attempts=MOST_PREDICTIONS, most=most)
 
     few = min(max(2, asked), most // 2)
-    tensors = [(number, _tensor_bytes(trace(number, 0))) for number in (few, 2 * few)]
+    tensors = [(number, _tensor_bytes(traces(number)[0])) for number in (few, 2 * few)]
     good, bad = search(card.room_bytes, guess_from_tensors(tensors, card.room_bytes))
     at_most = None if bad is None else bad - 1
     if not good:
         return Most(at_most=0)
     if card.is_measured and find_table(card.compute_capability) is not None:
         workspaces = workspaces_on(plain, version)
-        simulate(trace(good, 0), workspaces, card.room_bytes)
+        simulate(traces(good)[0], workspaces, card.room_bytes)
         untested = None if is_validated(request, plain, version) else NO_RUN
         rests_on = "; ".join(filter(None, (workspaces.why_estimated, untested))) or None
         if bad is None:

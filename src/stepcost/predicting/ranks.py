@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -31,29 +31,15 @@ def trace_ranks(
     """
     if why_not := why_not_predicted(request):
         raise ValueError(why_not)
-    found: dict[Hashable, Trace] = {}
-    traces: list[Trace] = []
-    for rank in range(request.gpus):
-        like = traces[0].alike[rank] if traces else None
-        if like not in found:
-            traced = trace_rank(request, rank, workload=workload, attention=attention)
-            like = traced.alike[rank]
-            found[like] = traced
-        traces.append(found[like])
-    return traces
-
-
-def trace_rank(
-    request: Request, rank: int, *, workload: Workload | None = None, attention: Attention = ON_HOPPER
-) -> Trace:
-    """Trace the step of one rank. Raises ``ValueError`` as ``trace_run`` does."""
-    with group_of_nobody(rank, request.gpus):
-        return trace_run(request, workload=workload, attention=attention, gpu=Replica(request))
+    gpu = Replica(request)
+    with group_of_nobody(request.gpus):
+        trace_run(request, workload=workload, attention=attention, gpu=gpu)
+    return gpu.traces
 
 
 @contextlib.contextmanager
-def group_of_nobody(rank: int, ranks: int) -> Iterator[None]:
-    """Be ``rank`` of a process group of ``ranks``, in which no other process is.
+def group_of_nobody(ranks: int) -> Iterator[None]:
+    """Be the first of a process group of ``ranks``, in which no other process is.
 
     What makes it is private in torch (tried with 2.11 and 2.15).
     Raises ``ValueError`` where this process is in a group already.
@@ -61,7 +47,7 @@ def group_of_nobody(rank: int, ranks: int) -> Iterator[None]:
     from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415 (registers it)
 
     hook = sys.excepthook  # which the group makes to name its rank
-    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
     try:
         logger: Any = torch._C._distributed_c10d.Logger
         # DDP's times would be of no device that it knows, as a warning would say.

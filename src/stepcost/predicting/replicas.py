@@ -11,19 +11,19 @@ where the buckets that follow find place, and with that what is reserved.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 from unittest import mock
 
 import torch
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import distributed as ddp
 
 from stepcost.ledger import PARALLEL
 from stepcost.parallel import first_collectives, share
 from stepcost.predicting.tape import ALLOC, EXCHANGED, FREE, MARK, Event, Tape
 from stepcost.predicting.trace import Alone, Trace
+from stepcost.predicting.zero import LocalOptimizers
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 
@@ -31,13 +31,15 @@ WHY_OTHERWISE = "when NCCL gives the first bucket of DDP back, which a thread of
 
 
 class Replica(Alone):
-    """A GPU that sums gradients with the others, by ``DistributedDataParallel``."""
+    """A GPU that sums gradients with the others, by ``DistributedDataParallel``: the first of its ranks."""
 
     def __init__(self, request: Request) -> None:
         """Take the request that the GPUs share."""
         self._request = replace(request, device="meta")
         self._first_buckets: set[int] = set()
-        self._alike: list[Hashable] = [None] * request.gpus
+        self._optimizers: LocalOptimizers | None = None
+        self.traces: list[Trace] = []
+        """Those of all ranks in order, when the first was traced; ranks that are alike have one."""
 
     def join(self) -> None:
         """Do the first collectives, which take memory of two small tensors."""
@@ -53,6 +55,8 @@ class Replica(Alone):
             {what for action, what, _ in tape.events[before:] if action == one} for one in (ALLOC, FREE)
         )
         self._first_buckets = made - gone
+        if self._request.parallel == "zero1":
+            self._optimizers = LocalOptimizers(step.optimizer, tape)
 
         def summed(_, bucket):  # type: ignore[no-untyped-def]  # DDP takes no annotations that are text
             tape.events.append(EXCHANGED)
@@ -62,8 +66,6 @@ class Replica(Alone):
 
         wrapper: Any = step.forward
         wrapper.register_comm_hook(None, summed)
-        if isinstance(step.optimizer, ZeroRedundancyOptimizer):
-            self._alike = [_shapes(groups) for groups in _parts(step.optimizer)]
         return step
 
     def after_first_step(self, step: TrainingStep) -> None:
@@ -72,37 +74,33 @@ class Replica(Alone):
         wrapper.reducer._rebuild_buckets()
 
     def finish(self, trace: Trace) -> None:
-        """Say which ranks are like this one, where the buckets are, and how else it may have gone."""
-        trace.alike = self._alike
+        """Make the traces of all ranks, which say how else it may have gone."""
+        ranks = [trace] * self._request.gpus if self._optimizers is None else self._optimizers.traces(trace)
+        found = {id(one): self._with_buckets(one) for one in ranks}
+        self.traces = [found[id(one)] for one in ranks]
+
+    def _with_buckets(self, trace: Trace) -> Trace:
+        """Return the trace with where the buckets are, and how else it may have gone."""
         events = trace.events
         freed = [
-            at
-            for at, (action, what, _) in enumerate(events)
-            if what in self._first_buckets and action == FREE
+            at for at, event in enumerate(events) if event[0] == FREE and event[1] in self._first_buckets
         ]
         if not freed:
-            return
+            return trace
         last = freed[-1]
         anew = itertools.takewhile(lambda event: event[0] == ALLOC, events[last + 1 :])
-        trace.kinds |= {what: PARALLEL for _, what, _ in anew}
         freeing = [events[at] for at in freed]
         others = [event for at, event in enumerate(events) if at not in freed]
         late = [[*others[:at], *freeing, *others[at:]] for at in (*_enqueued(others, last), len(others))]
         # The buckets are made anew within the first step where it has a second micro-batch.
-        trace.why_otherwise = WHY_OTHERWISE
-        soon = self._request.accumulate == 1
-        trace.events, trace.otherwise = (events, late) if soon else (late[0], [events, *late[1:]])
-
-
-def _parts(optimizer: Any) -> list[list[dict[str, Any]]]:
-    """Return the groups of parameters of each rank (private; tried with 2.11 and 2.15)."""
-    parts: list[list[dict[str, Any]]] = optimizer._partition_parameters()
-    return parts
-
-
-def _shapes(groups: Sequence[dict[str, Any]]) -> Hashable:
-    """Return what of a rank's share of the parameters decides what its optimizer takes of memory."""
-    return tuple(tuple((tuple(one.shape), one.dtype) for one in group["params"]) for group in groups)
+        usual, otherwise = (events, late) if self._request.accumulate == 1 else (late[0], [events, *late[1:]])
+        return replace(
+            trace,
+            events=usual,
+            otherwise=otherwise,
+            why_otherwise=WHY_OTHERWISE,
+            kinds=trace.kinds | {what: PARALLEL for _, what, _ in anew},
+        )
 
 
 def _enqueued(events: Sequence[Event], start: int) -> Iterator[int]:

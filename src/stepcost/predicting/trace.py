@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,8 +61,6 @@ class Trace:
     """Operators, by name and dtype, whose allocations were never compared with a GPU's."""
     bucket_bytes: int | None = None
     """What the buckets of DDP hold; ``None`` where there are none."""
-    alike: Sequence[Hashable] = ()
-    """Of each of several GPUs, in order: the same for those whose steps take the same memory."""
     otherwise: Sequence[list[Event]] = ()
     """The same events as they may come as well, where time decides in which order."""
     why_otherwise: str = ""
@@ -88,7 +86,7 @@ class Alone:
         """Do what the first step leaves to be done before the next."""
 
     def finish(self, trace: Trace) -> None:
-        """Add to the trace what is known of it at its end."""
+        """Take the trace, at its end."""
 
 
 def trace_run(
