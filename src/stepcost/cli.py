@@ -16,7 +16,7 @@ from stepcost.catalog.models import kind_of
 from stepcost.catalog.precisions import PRECISIONS
 from stepcost.flags import Flag, Reader, names_of, whole
 from stepcost.price import price_of
-from stepcost.request import BLOCKS, STEP, Request, step_named, without_images
+from stepcost.request import ALONE, BLOCKS, PARALLEL, STEP, Request, step_named, without_images
 from stepcost.settings import FLAGS
 
 STEP_FLAGS = ("checkpoint", "accumulate", "channels_last", "attention", "lora")
@@ -113,6 +113,15 @@ def _add_predict(commands: Any) -> None:
     for field in STEP_FLAGS:
         _add_flag(parser, field, default=FLAGS[field].default)
     _add_flag(
+        parser,
+        "parallel",
+        default=ALONE,
+        help=f"how several GPUs share the step: comma-separated, from {', '.join(PARALLEL)}, or all",
+    )
+    _add_flag(
+        parser, "gpus", default=None, help="how many GPUs share it: comma-separated; the batch is of each"
+    )
+    _add_flag(
         parser, "card", default=None, help=f"where it would run: comma-separated, from {', '.join(CARDS)}"
     )
     parser.add_argument("--torch", metavar="VERSION", help="with which torch (default: the one installed)")
@@ -142,6 +151,7 @@ def _predict(options: argparse.Namespace) -> int:
     with prints_to_stderr():
         kind = kind_of(options.model)
     lengths = _value(options, "sequence_lengths") if kind == TOKENS else (None,)
+    shared = _shared(options)
     asked = [
         without_images(
             Request(
@@ -152,15 +162,18 @@ def _predict(options: argparse.Namespace) -> int:
                 num_classes=whole(1)("--num-classes", options.num_classes),
                 sequence_length=length,
                 precision=precision,
+                parallel=parallel,
+                gpus=gpus,
                 **step,
             ),
             kind,
         )
-        for optimizer, batch_size, length, precision in itertools.product(
+        for optimizer, batch_size, length, precision, (parallel, gpus) in itertools.product(
             _value(options, "optimizers"),
             _value(options, "batch_sizes"),
             lengths,
             _value(options, "precision", names_of(PRECISIONS)),
+            shared,
         )
     ]
     from stepcost.predicting.torch_versions import installed_torch  # noqa: PLC0415
@@ -183,6 +196,18 @@ def _predict(options: argparse.Namespace) -> int:
         for one in found:
             print_answer(one)
     return max(one.exit_code for one in found)
+
+
+def _shared(options: argparse.Namespace) -> list[tuple[str, int]]:
+    """Return each way to share a step with each number of GPUs. Raises ``ValueError`` in one line."""
+    ways = _value(options, "parallel")
+    gpus = _value(options, "gpus")
+    several = [way for way in ways if way != ALONE]
+    if several and gpus is None:
+        raise ValueError(f"--parallel {several[0]}: --gpus says how many GPUs share the step")
+    if gpus is not None and not several:
+        raise ValueError(f"--gpus {options.gpus}: without --parallel a step has one")
+    return [(way, number) for way in ways for number in ((1,) if way == ALONE else gpus)]
 
 
 def _add_storage(parser: Parser) -> None:

@@ -112,11 +112,6 @@ def wholes(least: int, most: int | None = None) -> Callable[[str, str], tuple[in
     return read
 
 
-def wholes_or_none(least: int) -> Callable[[str, str], tuple[int, ...]]:
-    """Read whole numbers separated by commas, or none."""
-    return lambda flag, text: wholes(least)(flag, text) if text else ()
-
-
 def _distinct(flag: str, text: str, values: tuple[T, ...]) -> tuple[T, ...]:
     if not values:
         raise ValueError(f"{flag}: {text!r} names nothing")
@@ -172,6 +167,11 @@ def engines(flag: str, text: str) -> tuple[str, ...]:
     if text == "all":
         return tuple(ENGINES)
     return names_of(ENGINES)(flag, text) if text else ()
+
+
+def several_gpus(flag: str, text: str) -> tuple[int, ...]:
+    """Read whole numbers of 2 or more separated by commas, or none."""
+    return wholes(2)(flag, text) if text else ()
 
 
 def parallel(flag: str, text: str) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ NUM_CLASSES_EXPECTED = 10
 CPU_STUDY_S = 30.0
 """A model whose training runs take longer than this on the CPU is not trained there."""
 
+PREDICTED_GPUS = 2
+"""Between so many GPUs a step is shared where there is none, and nobody says between how many."""
 EVALUATION = "evaluation"
 """Mode of a model in which dropout leaves nothing out, and batch norm takes no statistics of the batch."""
 LOSSES_STEPS, LOSSES_BATCH, LOSSES_SEQUENCE = 2, 2, 32
@@ -102,10 +104,7 @@ class Session(Measurements):
         why_not = ENGINES[self.study_engine].why_not(settings.batch_optimizer)
         if why_not:
             raise ValueError(f"--engine {self.study_engine}: {why_not}")
-        self._check_gpus(max(settings.gpus, default=0))
-
-    def _check_gpus(self, most: int) -> None:
-        if self.on_gpu and most > self._gpus_here:
+        if self.on_gpu and (most := max(settings.gpus, default=0)) > self._gpus_here:
             raise ValueError(f"--gpus {most}: from {self.machine.device} on there are {self._gpus_here}")
 
     @property
@@ -115,8 +114,8 @@ class Session(Measurements):
 
     @property
     def gpus(self) -> int:
-        """How many GPUs share a step of question 6: those asked for first, else all."""
-        return self.settings.gpus[0] if self.settings.gpus else self._gpus_here
+        """How many GPUs share a step of question 6 where nothing else is asked."""
+        return self._gpus_here if self.on_gpu else PREDICTED_GPUS
 
     @property
     def _gpus_here(self) -> int:
@@ -125,11 +124,10 @@ class Session(Measurements):
 
     @property
     def why_no_parallel(self) -> str | None:
-        """Why no step is shared between GPUs here; ``None`` where there are several."""
-        if self.gpus > 1 and self.on_gpu:
+        """Why no step is shared between GPUs here; ``None`` where there are several, or it is predicted."""
+        if self.gpus > 1:
             return None
-        one = f"this machine has one from {self.machine.device} on"
-        return f"only several GPUs can tell: {self.machine.why_no_gpu or one}"
+        return f"only several GPUs can tell: this machine has one from {self.machine.device} on"
 
     @property
     def study_engine(self) -> str:
@@ -227,12 +225,12 @@ class Session(Measurements):
         unread = {**step["unread"], **limits["unread"]}
         return {**step, **limits, "least_s": least_s(step["least_bytes"], limits), "unread": unread}
 
-    @property
-    def why_no_losses(self) -> str | None:
-        """Why losses in fp64 are not read here; ``None`` where they are."""
-        if self.on_gpu or self.model.parameters <= CPU_LOSSES_PARAMETERS:
+    def why_no_losses(self, gpus: int = 1) -> str | None:
+        """Why losses in fp64 are not read here in so many processes; ``None`` where they are."""
+        parameters = self.model.parameters * gpus
+        if self.on_gpu or parameters <= CPU_LOSSES_PARAMETERS:
             return None
-        return f"a step of {self.model.parameters:,} parameters in fp64 takes too long without a GPU"
+        return f"a step of {parameters:,} parameters in fp64 takes too long without a GPU"
 
     def losses(self, request: Request) -> list[float]:
         """Return the losses of the first steps of ``request`` in fp64, read once a session.

@@ -13,8 +13,8 @@ from stepcost.failures import ChildDied, ChildFailed, ChildHung, ChildKilled, Me
 from stepcost.ledger import PARALLEL, Ledger
 from stepcost.measuring.measurements import Measurements
 from stepcost.measuring.process import Worker
-from stepcost.measuring.ranks import AS_ONE, Group, as_one
-from stepcost.reading import Rank, Reading
+from stepcost.measuring.ranks import AS_ONE, Group
+from stepcost.reading import Rank, Reading, as_one
 from stepcost.request import Request
 from stepcost.row import clean_row, measured
 from stepcost.schema import build

@@ -11,6 +11,8 @@ import torch
 from stepcost.catalog.cards import Card
 from stepcost.catalog.language_models import language_config, most_positions
 from stepcost.predicting.attention import attention_on
+from stepcost.predicting.communicators import card_among
+from stepcost.predicting.ranks import trace_ranks
 from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
@@ -98,34 +100,45 @@ def _most(
         raise ValueError(why_not)
     version = version_of(torch_version)
     asked: int = getattr(request, field)
+    plain, card = card, card_among(card, request.gpus, version)
 
     @functools.cache
-    def trace(number: int) -> Trace:
+    def traces(number: int) -> list[Trace]:
         changed: dict[str, Any] = {field: number}
-        return trace_run(replace(request, **changed), attention=attention_on(card, version))
+        now, kernels = replace(request, **changed), attention_on(plain, version)
+        if request.gpus == 1:
+            return [trace_run(now, attention=kernels)]
+        return trace_ranks(now, attention=kernels)
 
     def search(room_bytes: int, guess: int) -> tuple[int, int | None]:
         def fits(number: int) -> bool:
             try:
-                traced = trace(number)
+                ranks = traces(number)
             except ValueError:
                 if number == 1:  # batch norm cannot train on a single value
                     return False
                 raise
-            return simulate(traced, workspaces_on(card, version), room_bytes).peak is not None
+            runs = (
+                replace(one, events=events)
+                for one in {id(one): one for one in ranks}.values()
+                for events in (one.events, *one.otherwise)
+            )
+            return all(
+                simulate(run, workspaces_on(plain, version), room_bytes).peak is not None for run in runs
+            )
 
         return bracket(fits, guess, resolution=RESOLUTION, most_attempts=MOST_PREDICTIONS, most=most)
 
     few = min(max(2, asked), most // 2)
-    tensors = [(number, _tensor_bytes(trace(number))) for number in (few, 2 * few)]
+    tensors = [(number, _tensor_bytes(traces(number)[0])) for number in (few, 2 * few)]
     good, bad = search(card.room_bytes, guess_from_tensors(tensors, card.room_bytes))
     at_most = None if bad is None else bad - 1
     if not good:
         return Most(at_most=0)
     if card.is_measured and find_table(card.compute_capability) is not None:
-        workspaces = workspaces_on(card, version)
-        simulate(trace(good), workspaces, card.room_bytes)
-        untested = None if is_validated(request, card, version) else NO_RUN
+        workspaces = workspaces_on(plain, version)
+        simulate(traces(good)[0], workspaces, card.room_bytes)
+        untested = None if is_validated(request, plain, version) else NO_RUN
         rests_on = "; ".join(filter(None, (workspaces.why_estimated, untested))) or None
         if bad is None:
             return Most(at_least=good, rests_on=rests_on)

@@ -152,6 +152,7 @@ class _Run:
             tape.GEMM: self.gemm,
             tape.REDUCTION: lambda reduction, _: self.reduce(reduction),
             tape.MARK: self.mark,
+            tape.COLLECTIVE: lambda *_: None,
         }
         try:
             for action, what, more in traced.events:

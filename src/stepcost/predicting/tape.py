@@ -18,10 +18,13 @@ from stepcost.predicting.values import MASKS, SHAPED_BY_VALUES, Values, is_asked
 from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP, PHASES
 
 ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
+COLLECTIVE = "collective"
 Event = tuple[str, Any, Any]
 """``(alloc, id, bytes)``, ``(free, id, bytes)``, ``(workspace, Convolution, (batch size, direction))``,
 ``(gemm, phase, with bias)`` where cuBLAS is called, ``(reduction, Reduction, None)``,
-``(mark, name, the phase that begins or None)``."""
+``(mark, name, the phase that begins or None)``, ``(collective, None, None)``."""
+EXCHANGED: Event = (COLLECTIVE, None, None)
+"""Several GPUs exchange something, in memory that is there."""
 Rule = Callable[..., Any]
 """Called as ``rule(tape, function, *arguments)`` in place of an operator; returns what the operator would."""
 

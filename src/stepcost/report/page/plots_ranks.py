@@ -6,7 +6,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from stepcost.report.answers.ranks import gpus_of, sharing, split_of, steps_of, strategy
+from stepcost.report.answers.ranks import gpus_of, labels_of, split_of, steps_of, strategy
 from stepcost.report.answers.savers import step_s
 from stepcost.report.load import Run
 from stepcost.report.page.axes import Named, batch_axis, draw_line, key_of_lines, plain_numbers, say_y
@@ -27,11 +27,11 @@ def memory_by_rank(run: Run) -> Plot | str:
     if not any(row.get("ranks") for row in steps):
         return "No step was shared between GPUs (--parallel)."
     drawn = []
-    for row in steps:
-        took, ranks, shared = step_s(row), gpus_of(row), sharing(row, steps)
-        for place, rank in enumerate(ranks):
+    for row, name_of_step in zip(steps, labels_of(steps), strict=True):
+        took = step_s(row)
+        for place, rank in gpus_of(row):
             # Of the row itself: where it comes from, and its configuration, which the caption says.
-            name = shared if len(ranks) == 1 else f"{shared}, GPU {count(place)}"
+            name = f"{name_of_step}, GPU {place}" if row.get("ranks") else name_of_step
             drawn.append((name, row | {"parallel": None} | rank, "" if took is None else f" · {ms(took)}"))
     title = "Memory of each GPU by how they share a step, at the peak of a step"
     plot = stacks(run, drawn, "memory-by-rank", title, "parallel")
