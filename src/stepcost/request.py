@@ -160,15 +160,8 @@ class Request:
         return None
 
 
-def why_not_predicted(request: Request) -> str | None:
-    """Say in one line why a request is predicted for no card; ``None`` where it is."""
-    return "--parallel fsdp2 is measured, not predicted" if request.parallel == "fsdp2" else None
-
-
 def why_not_predicted_on(card: Card, request: Request) -> str | None:
     """Say in one line why a request is not predicted for a card; ``None`` where it is."""
-    if why_not := why_not_predicted(request):
-        return why_not
     emulated = emulated_on(request.precision, card.compute_capability)
     if emulated is None:
         return None

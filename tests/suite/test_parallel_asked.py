@@ -58,23 +58,19 @@ def two_gpus(suite, pytester):
 
 def test_without_a_gpu_it_is_predicted(suite, pytester):
     """Without a GPU each rank is predicted, on as many GPUs as are named, and losses are compared by gloo."""
-    result = suite("--parallel", "none,zero1", "--gpus", "2,3", "--device", "cpu", "--benchmark-save=ranks")
+    strategies = "none,zero1,fsdp2"
+    result = suite("--parallel", strategies, "--gpus", "2,3", "--device", "cpu", "--benchmark-save=ranks")
     assert result.ret == 0
-    assert result.parseoutcomes() == {"passed": 9, "skipped": 3}
+    assert result.parseoutcomes() == {"passed": 17, "skipped": 3}
     rows = [clean_row(bench["extra_info"]) for bench in saved_run(pytester.path)["benchmarks"]]
     assert [(row["parallel"], row["gpus"], row["source"], len(row["ranks"])) for row in rows] == [
         (None, None, "predicted", 0),
         ("zero1", 2, "predicted", 2),
         ("zero1", 3, "predicted", 3),
+        ("fsdp2", 2, "predicted", 2),
+        ("fsdp2", 3, "predicted", 3),
     ]
     result.stdout.fnmatch_lines(["6  What do several GPUs *predicted*"])
-
-
-def test_what_is_not_predicted_is_skipped_without_a_gpu(suite):
-    """A strategy that is measured alone is skipped with the reason, and nothing fails."""
-    result = suite("--parallel", "fsdp2", "--device", "cpu")
-    result.stdout.fnmatch_lines(["SKIPPED*--parallel fsdp2 is measured, not predicted, and there is no GPU*"])
-    assert set(result.parseoutcomes()) <= {"skipped", "seconds"}
 
 
 def test_nothing_is_asked_without_the_flag(suite):
