@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,29 @@ class Block(nn.Module):
         return product
 
 
-def blocks_traced(rank: int) -> Trace:
-    """Trace a step of two blocks and a last matrix of 1 x 6 values as one of four ranks takes it."""
-    model = nn.Sequential(Block(), Block(), nn.Linear(6, 1, bias=False, device="meta"))
+class Dropped(nn.Module):
+    """Three blocks of which nobody uses what the first makes."""
+
+    def __init__(self) -> None:
+        """Build it on the meta device."""
+        super().__init__()
+        self.first, self.second, self.third = Block(), Block(), Block()
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Run all three on ``values`` (N, 6); return what the last two make."""
+        self.first(values)
+        made: torch.Tensor = self.third(self.second(values))
+        return made
+
+
+def two_blocks() -> nn.Module:
+    """Build two blocks and a last matrix of 1 x 6 values."""
+    return nn.Sequential(Block(), Block(), nn.Linear(6, 1, bias=False, device="meta"))
+
+
+def blocks_traced(rank: int, build: Callable[[], nn.Module] = two_blocks) -> Trace:
+    """Trace a step of a model of blocks as one of four ranks takes it."""
+    model = build()
 
     def step(model: nn.Module) -> TrainingStep:
         def objective(forward: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,6 +108,16 @@ def test_what_was_gathered_is_given_back_after_each_use() -> None:
     sizes = Counter((action, size) for action, _, size in events if size == 192)
     # Of each block: gathered in forward and in backward, and the gradients that are scattered.
     assert sizes == {(ALLOC, 192): 6, (FREE, 192): 6}
+
+
+def test_a_block_that_is_gathered_for_nothing_is_let_go() -> None:
+    """Before the second block has its backward the first is gathered, which has none; nothing is left."""
+    events = of_last_step(traced := blocks_traced(0, Dropped))
+    gathered = {
+        what for action, what, size in events if action == ALLOC and size == 192 and what in traced.streams
+    }
+    assert len(gathered) == 3 + 3
+    assert gathered <= {what for action, what, _ in events if action == FREE}
 
 
 @pytest.mark.parametrize(("rank", "rows"), [(0, 2 + 2 + 1), (1, 2 + 2), (2, 2 + 2), (3, 0)])

@@ -168,7 +168,9 @@ class Sharded(Alone):
 
         with contextlib.ExitStack() as stack:
             change = stack.enter_context
-            change(mock.patch.object(torch, "meta", _Streams(tape), create=True))
+            streams = _Streams(tape)
+            change(mock.patch.object(torch, "meta", streams, create=True))
+            change(mock.patch.object(torch.accelerator, "current_stream", streams.current_stream))
             change(mock.patch.object(torch.UntypedStorage, "resize_", resize))
             change(mock.patch.object(_fsdp_param_group.FSDPParamGroup, "_validate_no_meta_params"))
             for name, module in list(sys.modules.items()):
