@@ -6,6 +6,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def two_blocks() -> nn.Module:
     return nn.Sequential(Block(), Block(), nn.Linear(6, 1, bias=False, device="meta"))
 
 
-def blocks_traced(rank: int, build: Callable[[], nn.Module] = two_blocks) -> Trace:
-    """Trace a step of a model of blocks as one of four ranks takes it."""
+def blocks_traced(rank: int, build: Callable[[], nn.Module] = two_blocks, **asked: Any) -> Trace:
+    """Trace a step of a model of blocks as one of four ranks takes it, with what is asked of FSDP2."""
     model = build()
 
     def step(model: nn.Module) -> TrainingStep:
@@ -77,7 +78,9 @@ def blocks_traced(rank: int, build: Callable[[], nn.Module] = two_blocks) -> Tra
         )
 
     with group_of_nobody(SHARED.gpus, rank):
-        return trace_steps(model, lambda: torch.empty(2, 6, device="meta"), step, gpu=Sharded(SHARED))
+        return trace_steps(
+            model, lambda: torch.empty(2, 6, device="meta"), step, gpu=Sharded(replace(SHARED, **asked))
+        )
 
 
 def of_last_step(traced: Trace) -> list[tuple[Any, Any, Any]]:
@@ -91,14 +94,31 @@ def test_what_is_gathered_and_scattered_has_streams_of_its_own() -> None:
 
     A block is gathered in forward and in backward; the last matrix, which has 4 rows for 1, is kept between.
     """
-    traced = blocks_traced(0)
-    made = Counter(
-        (traced.streams[what], size)
-        for action, what, size in of_last_step(traced)
-        if action == ALLOC and what in traced.streams
-    )
-    gathers, scatters = sorted({stream for stream, _ in made})
-    assert made == {(gathers, 192): 4, (gathers, 96): 1, (scatters, 48): 2, (scatters, 24): 1}
+    gathers, scatters = streams_of(blocks_traced(0))
+    assert gathers == {192: 4, 96: 1}
+    assert scatters == {48: 2, 24: 1}
+
+
+def streams_of(traced: Trace) -> list[Counter[int]]:
+    """Return, of the streams of FSDP2 in order, how often how many bytes are made in the last step."""
+    made: dict[int, Counter[int]] = {stream: Counter() for stream in sorted({*traced.streams.values()})}
+    for action, what, size in of_last_step(traced):
+        if action == ALLOC and what in traced.streams:
+            made[traced.streams[what]][size] += 1
+    return list(made.values())
+
+
+def test_in_bf16_half_as_much_is_gathered_and_as_much_scattered() -> None:
+    """A rank's 2 rows are cast, 24 bytes, and 8 gathered, 96; gradients are summed in float32, 48 bytes."""
+    gathers, scatters = streams_of(blocks_traced(0, fsdp_precision="bf16"))
+    assert gathers == {24: 4, 96: 4, 12: 1, 48: 1}
+    assert scatters == {48: 2, 24: 1}
+
+
+def test_what_is_kept_is_gathered_once() -> None:
+    """Each block is gathered in forward alone, and given back in backward."""
+    gathers, _ = streams_of(blocks_traced(0, fsdp_keep_gathered=True))
+    assert gathers == {192: 2, 96: 1}
 
 
 def test_what_was_gathered_is_given_back_after_each_use() -> None:

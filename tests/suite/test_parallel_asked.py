@@ -73,6 +73,16 @@ def test_without_a_gpu_it_is_predicted(suite, pytester):
     result.stdout.fnmatch_lines(["6  What do several GPUs *predicted*"])
 
 
+def test_what_is_asked_of_fsdp2_is_in_its_rows_alone(suite, pytester):
+    """What is gathered in bf16 and kept is predicted so; in fp64 losses are those of one process."""
+    options = ("--fsdp-precision", "bf16", "--fsdp-keep-gathered", "--device", "cpu")
+    result = suite("--parallel", "none,fsdp2", *options, "--benchmark-save=ranks")
+    assert result.parseoutcomes() == {"passed": 5, "skipped": 3}
+    rows = [clean_row(bench["extra_info"]) for bench in saved_run(pytester.path)["benchmarks"]]
+    asked = [(row["fsdp_precision"], row["fsdp_keep_gathered"]) for row in rows]
+    assert asked == [(None, None), ("bf16", True)]
+
+
 def test_nothing_is_asked_without_the_flag(suite):
     """Without --parallel the question is skipped with what would ask it."""
     result = suite("--device", "cpu")

@@ -187,6 +187,7 @@ class Sharded(Alone):
         self.alike = parts_of(model, self._request.gpus)
         return shard(self._request, model)
 
+
 def parts_of(model: nn.Module, gpus: int) -> list[tuple[int, ...]]:
     """Return of each rank how many rows of every parameter it holds: ranks with as many are alike.
 

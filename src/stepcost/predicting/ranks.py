@@ -19,7 +19,7 @@ from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.fsdp import Sharded
 from stepcost.predicting.replicas import Replica
 from stepcost.predicting.trace import Trace, trace_run
-from stepcost.request import Request
+from stepcost.request import FSDP2, Request
 from stepcost.workload import Workload
 
 
@@ -30,7 +30,7 @@ def trace_ranks(
 
     Raises ``ValueError`` with one line as ``trace_run`` does.
     """
-    if request.parallel == "fsdp2":
+    if request.parallel == FSDP2:
         return _of_parts(request, workload=workload, attention=attention)
     gpu = Replica(request)
     with group_of_nobody(request.gpus):
