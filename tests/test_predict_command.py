@@ -191,6 +191,10 @@ def test_what_a_model_prints_does_not_spoil_the_object(
         (["small-cnn", "--torch", "1.0"], "it takes 2.6 to 2.15"),
         (["small-cnn", "--torch", "99.0"], "it takes 2.6 to 2.15"),
         (["vgg16", "--image-size", "8"], "cannot be traced"),
+        (
+            ["small-cnn", "--parallel", "none,ddp", "--gpus", "2", "--fsdp-precision", "bf16"],
+            "--fsdp-precision: it is of --parallel fsdp2",
+        ),
     ],
 )
 def test_nonsense_is_one_line_and_status_2(

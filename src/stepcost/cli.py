@@ -16,8 +16,18 @@ from stepcost.catalog.models import kind_of
 from stepcost.catalog.precisions import PRECISIONS
 from stepcost.flags import Flag, Reader, names_of, whole
 from stepcost.price import price_of
-from stepcost.request import ALONE, BLOCKS, PARALLEL, STEP, Request, step_named, without_images
-from stepcost.settings import FLAGS
+from stepcost.request import (
+    ALONE,
+    BLOCKS,
+    FSDP2,
+    FSDP_OPTIONS,
+    PARALLEL,
+    STEP,
+    Request,
+    step_named,
+    without_images,
+)
+from stepcost.settings import FLAGS, check_fsdp
 
 STEP_FLAGS = ("checkpoint", "accumulate", "channels_last", "attention", "lora")
 """Flags of the suite that say what a step is, under the names of the request's fields."""
@@ -121,6 +131,8 @@ def _add_predict(commands: Any) -> None:
     _add_flag(
         parser, "gpus", default=None, help="how many GPUs share it: comma-separated; the batch is of each"
     )
+    for field in FSDP_OPTIONS:
+        _add_flag(parser, field, default=None)
     _add_flag(
         parser, "card", default=None, help=f"where it would run: comma-separated, from {', '.join(CARDS)}"
     )
@@ -162,13 +174,12 @@ def _predict(options: argparse.Namespace) -> int:
                 num_classes=whole(1)("--num-classes", options.num_classes),
                 sequence_length=length,
                 precision=precision,
-                parallel=parallel,
-                gpus=gpus,
+                **way,
                 **step,
             ),
             kind,
         )
-        for optimizer, batch_size, length, precision, (parallel, gpus) in itertools.product(
+        for optimizer, batch_size, length, precision, way in itertools.product(
             _value(options, "optimizers"),
             _value(options, "batch_sizes"),
             lengths,
@@ -198,8 +209,11 @@ def _predict(options: argparse.Namespace) -> int:
     return max(one.exit_code for one in found)
 
 
-def _shared(options: argparse.Namespace) -> list[tuple[str, int]]:
-    """Return each way to share a step with each number of GPUs. Raises ``ValueError`` in one line."""
+def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return each way to share a step with each number of GPUs, by the request's fields.
+
+    Raises ``ValueError`` in one line.
+    """
     ways = _value(options, "parallel")
     gpus = _value(options, "gpus")
     several = [way for way in ways if way != ALONE]
@@ -207,7 +221,13 @@ def _shared(options: argparse.Namespace) -> list[tuple[str, int]]:
         raise ValueError(f"--parallel {several[0]}: --gpus says how many GPUs share the step")
     if gpus is not None and not several:
         raise ValueError(f"--gpus {options.gpus}: without --parallel a step has one")
-    return [(way, number) for way in ways for number in ((1,) if way == ALONE else gpus)]
+    fsdp = {field: _value(options, field) for field in FSDP_OPTIONS}
+    check_fsdp(ways, fsdp)
+    return [
+        {"parallel": way, "gpus": number} | (fsdp if way == FSDP2 else {})
+        for way in ways
+        for number in ((1,) if way == ALONE else gpus)
+    ]
 
 
 def _add_storage(parser: Parser) -> None:

@@ -9,12 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
+from stepcost.catalog.precisions import PRECISIONS
 from stepcost.prepare import blocks_of
-from stepcost.request import Request
+from stepcost.request import FSDP2, Request
 from stepcost.step import TrainingStep
 
 
@@ -33,18 +34,24 @@ def shard(request: Request, model: nn.Module) -> nn.Module:
 
     The blocks move one by one: no GPU ever holds the whole model.
     """
-    if request.parallel != "fsdp2":
+    if request.parallel != FSDP2:
         return model.to(request.device)
+    options: dict[str, Any] = {}
+    if request.fsdp_precision is not None:
+        dtype = getattr(torch, str(PRECISIONS[request.fsdp_precision].autocast))
+        options["mp_policy"] = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    if request.fsdp_keep_gathered:
+        options["reshard_after_forward"] = False
     mesh = init_device_mesh(torch.device(request.device).type, (request.gpus,))
     for block in reversed(blocks_of(model)):  # of blocks within blocks the inner one first
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(block, mesh=mesh, **options)
+    fully_shard(model, mesh=mesh, **options)
     return model
 
 
 def share(request: Request, step: TrainingStep) -> TrainingStep:
     """Return a step that was built for one GPU as the request's GPUs share it."""
-    if request.parallel == "fsdp2":
+    if request.parallel == FSDP2:
         return step
     if request.parallel == "zero1":
         usual = step.optimizer

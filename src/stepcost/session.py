@@ -246,8 +246,9 @@ class Session(Measurements):
         They are as those of ``losses``, of a model in evaluation mode: dropout would leave out others on each
         GPU, and batch norm takes statistics of each GPU's batch. Raises ``MeasureError``.
         """
-        shared = self._small(request)
-        alone = replace(shared, batch_size=shared.batch_size * request.gpus, parallel=ALONE, gpus=1)
+        shared = replace(self._small(request), fsdp_precision=None)
+        size = shared.batch_size * request.gpus
+        alone = replace(shared, batch_size=size, parallel=ALONE, gpus=1, fsdp_keep_gathered=False)
         whole = self._losses_of(alone, EVALUATION)
         return self._losses_of(shared, EVALUATION), whole
 

@@ -134,6 +134,15 @@ def test_ways_to_share_are_two_things_to_a_comparison():
     assert len({identity(one) for one in (DDP, DDP | {"parallel": "zero1"}, DDP | {"gpus": 4})}) == 3
 
 
+def test_what_is_asked_of_fsdp2_is_said_with_its_name():
+    """Beside other strategies, of which it cannot be asked, its rows belong to the same answer."""
+    asked = FSDP | {"fsdp_precision": "bf16", "fsdp_keep_gathered": True}
+    found = answer("6", [DDP, asked, ALONE])
+    assert "on one GPU; fsdp2 in bf16 kept gathered 1,750.0 MB" in found.text
+    assert [line[0] for line in found.table.rows][1:] == ["ddp", "ddp", "fsdp2 in bf16 kept gathered"]
+    assert len({identity(one) for one in (FSDP, asked, asked | {"fsdp_keep_gathered": False})}) == 3
+
+
 def test_numbers_of_gpus_stand_side_by_side():
     """Where one strategy is shared by 2 and by 4 the answer, the table and the plot say by how many."""
     both = [DDP | {"source": "predicted"}, row("ddp", 0.1, *[HALF] * 4) | {"source": "predicted"}]

@@ -16,9 +16,10 @@ import torch
 import torch.distributed as dist
 
 from stepcost.predicting.attention import ON_HOPPER, Attention
+from stepcost.predicting.fsdp import Sharded
 from stepcost.predicting.replicas import Replica
 from stepcost.predicting.trace import Trace, trace_run
-from stepcost.request import Request, why_not_predicted
+from stepcost.request import FSDP2, Request
 from stepcost.workload import Workload
 
 
@@ -27,19 +28,32 @@ def trace_ranks(
 ) -> list[Trace]:
     """Trace the step of each GPU, in the order of their ranks; ranks that are alike have one trace.
 
-    Raises ``ValueError`` with one line as ``trace_run`` does, and for a strategy that is not traced.
+    Raises ``ValueError`` with one line as ``trace_run`` does.
     """
-    if why_not := why_not_predicted(request):
-        raise ValueError(why_not)
+    if request.parallel == FSDP2:
+        return _of_parts(request, workload=workload, attention=attention)
     gpu = Replica(request)
     with group_of_nobody(request.gpus):
         trace_run(request, workload=workload, attention=attention, gpu=gpu)
     return gpu.traces
 
 
+def _of_parts(request: Request, **how: Any) -> list[Trace]:
+    """Trace one of the ranks that hold as much of the model each."""
+    found: dict[Any, Trace] = {}
+    gpu = Sharded(request)
+    for rank in range(request.gpus):
+        if gpu.alike and gpu.alike[rank] in found:
+            continue
+        with group_of_nobody(request.gpus, rank):
+            traced = trace_run(request, gpu=gpu, **how)
+        found[gpu.alike[rank]] = traced
+    return [found[one] for one in gpu.alike]
+
+
 @contextlib.contextmanager
-def group_of_nobody(ranks: int) -> Iterator[None]:
-    """Be the first of a process group of ``ranks``, in which no other process is.
+def group_of_nobody(ranks: int, rank: int = 0) -> Iterator[None]:
+    """Be ``rank`` of a process group of ``ranks``, in which no other process is.
 
     What makes it is private in torch (tried with 2.11 and 2.15).
     Raises ``ValueError`` where this process is in a group already.
@@ -47,7 +61,7 @@ def group_of_nobody(ranks: int) -> Iterator[None]:
     from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415 (registers it)
 
     hook = sys.excepthook  # which the group makes to name its rank
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
     try:
         logger: Any = torch._C._distributed_c10d.Logger
         # DDP's times would be of no device that it knows, as a warning would say.

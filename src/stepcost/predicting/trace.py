@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from stepcost.parallel import bucket_bytes
 from stepcost.predicting.as_on_cuda import as_on_cuda
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.rules import RULES
-from stepcost.predicting.tape import GEMM, WORKSPACE, Event, Tape
+from stepcost.predicting.tape import GEMM, WORKSPACE, Event, Rule, Tape
 from stepcost.prepare import batch_of, memory_format, prepare, step_of
 from stepcost.reading import FORWARD
 from stepcost.request import Request
@@ -55,6 +55,8 @@ class Trace:
     """Those of ``CUBLAS`` and ``CUDNN`` that the steps call: each that is loaded makes the context larger."""
     owners: dict[int, Owner] = field(default_factory=dict)
     """Allocation id to the module in whose forward it was made."""
+    streams: dict[int, int] = field(default_factory=dict)
+    """Allocation id to the stream it is made on, where that is not the main one."""
     counted: dict[str, Any] = field(default_factory=dict)
     """What ``count_step`` counts of the tensors: not rounded."""
     uncompared: frozenset[str] = frozenset()
@@ -69,6 +71,13 @@ class Trace:
 
 class Alone:
     """A GPU that shares its step with no other; what it does otherwise among several is in ``ranks.py``."""
+
+    rules: Mapping[Any, Rule] = {}
+    """For operators that only such a GPU calls."""
+
+    def around(self, tape: Tape) -> contextlib.AbstractContextManager[None]:
+        """Let torch do on the meta device what it does on such a GPU."""
+        return contextlib.nullcontext()
 
     def join(self) -> None:
         """Join the other GPUs."""
@@ -159,11 +168,11 @@ def trace_steps(
     handed to it, which has memory on the tape. ``gpu`` is that of one of several.
     """
     gpu = gpu or Alone()
-    tape = Tape(RULES)
+    tape = Tape({**RULES, **gpu.rules})
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle would free at a random moment
     try:
-        with as_on_cuda(tape, attention), tape:
+        with as_on_cuda(tape, attention), gpu.around(tape), tape:
             first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
             gpu.join()
             model = gpu.place(model, tape).train()
@@ -189,7 +198,7 @@ def trace_steps(
                 tape.know(GRADIENT, (parameter.grad for parameter in model.parameters()))
                 states = state_of(step.optimizer).values()
                 tape.know(STATE, (value for state in states for value in state.values()))
-        trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners)
+        trace = Trace(events=tape.events, kinds=tape.kinds, owners=tape.owners, streams=tape.streams)
         trace.counted = count_step(step, batch)
         trace.bucket_bytes = bucket_bytes(step)
         trace.libraries = _libraries(tape)

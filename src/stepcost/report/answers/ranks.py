@@ -10,7 +10,7 @@ from stepcost.report.rows import CONFIGURATION, Row, configuration, memory_figur
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.request import ALONE, PARALLEL
+from stepcost.request import ALONE, FSDP_OPTIONS, PARALLEL, way_to_share
 from stepcost.units import BYTES_NOTE, count, listed, mb, mb_number, percent, places, significant
 
 LEDGER = {
@@ -25,6 +25,8 @@ TENSORS = {
     "gradients": "gradient_bytes",
     "state": "optimizer_state_bytes",
 }
+OF_SHARING = ("parallel", "gpus", *FSDP_OPTIONS)
+"""What says how a row's step is shared."""
 AT_MOST = "peak_reserved_likely_bytes"
 HELD = {
     "allocated": "peak_allocated_bytes",
@@ -48,7 +50,7 @@ def steps_of(rows: list[Row]) -> list[Row]:
     """
     found: dict[tuple[Any, ...], dict[tuple[str, int], Row]] = {}
     for row in of_question(rows, "6"):
-        key = tuple(row.get(name) for name in CONFIGURATION if name not in ("parallel", "gpus"))
+        key = tuple(row.get(name) for name in CONFIGURATION if name not in OF_SHARING)
         found.setdefault(key, {}).setdefault((strategy(row), row.get("gpus") or 1), row)
     # Of as many, those of the larger batch: the other is that batch split between the GPUs.
     most = max(
@@ -73,7 +75,7 @@ def labels_of(steps: list[Row]) -> list[str]:
     """Name each step by its strategy, and where the numbers of GPUs differ by that too."""
     several = {row.get("gpus") for row in steps if strategy(row) != ALONE}
     return [
-        f"{strategy(row)} on {row['gpus']}" if len(several) > 1 and row.get("gpus") else strategy(row)
+        f"{way_to_share(row)} on {row['gpus']}" if len(several) > 1 and row.get("gpus") else way_to_share(row)
         for row in steps
     ]
 
@@ -97,7 +99,7 @@ def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         beside = ""
         if alone is not None and alone in fitting:
             beside = f"{mb(alone[field])} on one GPU"
-        where = configuration(steps[0] | {"parallel": None, "gpus": None})
+        where = configuration(steps[0] | dict.fromkeys(OF_SHARING))
         of = f"of {' or '.join(map(count, sorted(gpus)))} GPUs " if gpus else ""
         said = "; ".join(part for part in (beside, listed(parts) if parts else "") if part)
         text = f"The fullest {of}takes, of {word} memory: {said} ({where}, a batch for each)."
@@ -178,7 +180,7 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
                 }
             )
     shown = [name for name in lines[0] if any(line[name] != NOTHING for line in lines)]
-    where = configuration(steps[0] | {"parallel": None, "gpus": None})
+    where = configuration(steps[0] | dict.fromkeys(OF_SHARING))
     return Table(
         caption=f"What each GPU holds: {where}, that batch on each; {source_of(steps)}; in {BYTES_NOTE}. "
         "Parameters, gradients and state are its tensors; buckets, activations, workspace and slack are at "
