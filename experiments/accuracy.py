@@ -51,15 +51,10 @@ def compare(
         if not measured.get("fits"):
             continue
         try:
-            ours = (
-                asdict(predict(request, card, torch_version=torch_version))
-                if written is None
-                else written[request]
-            )
-        except (ValueError, KeyError) as error:
-            sys.stderr.write(
-                f"{request.model}, {', '.join(step_words(asdict(request)))}: not compared: {error}\n"
-            )
+            ours = _predicted(request, card, torch_version, written)
+        except ValueError as error:
+            name = ", ".join((request.model, *step_words(asdict(request))))
+            sys.stderr.write(f"{name} is not compared: {error}\n")
             continue
         pairs = zip(ours.get("ranks") or [ours], measured.get("ranks") or [measured], strict=True)
         for rank, (held, theirs) in enumerate(pairs):
@@ -76,6 +71,17 @@ def compare(
                 errors["tracker seconds"] = time.perf_counter() - started
             errors["estimated"] = "workspace_bytes" in ours["unread"]
             yield errors
+
+
+def _predicted(
+    request: Request, card: Card, torch_version: str, written: Mapping[Request, dict[str, Any]] | None
+) -> dict[str, Any]:
+    """Return the fields of the predicted reading. Raises ``ValueError`` where there is none."""
+    if written is None:
+        return asdict(predict(request, card, torch_version=torch_version))
+    if request not in written:
+        raise ValueError("it was not predicted before")
+    return written[request]
 
 
 def _is_likely(ours: dict[str, Any], theirs: dict[str, Any], figure: str) -> bool:
@@ -145,7 +151,7 @@ def readings_of(path: Path) -> Iterator[tuple[Request, dict[str, Any]]]:
     seen = set()
     for bench in json.loads(path.read_text())["benchmarks"]:
         row = bench["extra_info"]
-        if row.get("source") != "measured" or row["question"] not in ("2a", "3a") or "fits" not in row:
+        if row.get("source") != "measured" or row["question"] not in ("2a", "3a", "6") or "fits" not in row:
             continue
         request = Request(**{name: row[name] for name in names if name in row})
         if request not in seen:
