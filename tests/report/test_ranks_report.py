@@ -148,13 +148,14 @@ def test_numbers_of_gpus_stand_side_by_side():
     both = [DDP | {"source": "predicted"}, row("ddp", 0.1, *[HALF] * 4) | {"source": "predicted"}]
     both[1]["ranks"][3] = HALF | {"peak_reserved_likely_bytes": [875_000_000, 990_000_000]}
     found = answer("6", both)
-    assert "of 2 or 4 GPUs" in found.text
+    assert "of 2, 4 GPUs" in found.text
     assert "ddp on 4 1,750.0 MB and ddp on 2 1,900.0 MB" in found.text
     assert [line[:2] for line in found.table.rows][2:] == [("ddp on 4", "0 to 2"), ("ddp on 4", "3")]
     assert cell(found, "at most", "ddp on 4", "3") == "990.0"
     plot = memory_by_rank(Run(name="ranks", path=Path("ranks.json"), rows=tuple(both)))
     assert isinstance(plot, Plot)
-    assert [text.get_text() for text in plot.figure.axes[0].texts][4] == "ddp on 4, GPU 0 to 2"
+    assert [text.get_text() for text in plot.figure.axes[0].texts][::2] == ["ddp on 2", "ddp on 4"]
+    assert "the fullest GPU of each" in plot.caption
 
 
 def test_the_plot_has_a_bar_for_each_gpu():

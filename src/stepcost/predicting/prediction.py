@@ -23,7 +23,7 @@ from stepcost.predicting.validation import NO_RUN, most_too_low
 from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading, as_one, of_rank
 from stepcost.request import Request, why_not_predicted_on
-from stepcost.units import gb, mb, range_mb
+from stepcost.units import gb, mb, mb_number, range_mb
 from stepcost.workload import Workload
 
 NO_WORKSPACES = "cuDNN's workspaces are not in it"
@@ -203,7 +203,8 @@ def _reading(
     reserved = _likely([one.allocator.peak_reserved_bytes for one in simulations if one.peak])
     for name, sizes in (("peak_allocated_bytes", allocated), ("peak_reserved_bytes", reserved)):
         if sizes is not None:
-            unread.setdefault(name, f"depends on {traced.why_otherwise}; likely {range_mb(*sizes)}")
+            likely_sizes = f"likely {mb_number(sizes[0])} to {mb(sizes[1])}"
+            unread.setdefault(name, f"depends on {traced.why_otherwise}; {likely_sizes}")
     if reserved is not None and context is not None:
         unread.setdefault("process_bytes", f"reserved, and this with it, depends on {traced.why_otherwise}")
     known: dict[str, Any] = {

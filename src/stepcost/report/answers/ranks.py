@@ -100,7 +100,7 @@ def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         if alone is not None and alone in fitting:
             beside = f"{mb(alone[field])} on one GPU"
         where = configuration(steps[0] | dict.fromkeys(OF_SHARING))
-        of = f"of {' or '.join(map(count, sorted(gpus)))} GPUs " if gpus else ""
+        of = f"of {', '.join(map(count, sorted(gpus)))} GPUs " if gpus else ""
         said = "; ".join(part for part in (beside, listed(parts) if parts else "") if part)
         text = f"The fullest {of}takes, of {word} memory: {said} ({where}, a batch for each)."
     if alone is not None and (split := _said_of_split(split_of(rows, alone), alone)):

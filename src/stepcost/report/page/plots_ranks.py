@@ -26,15 +26,19 @@ def memory_by_rank(run: Run) -> Plot | str:
     steps = steps_of(list(run.rows))
     if not any(row.get("ranks") for row in steps):
         return "No step was shared between GPUs (--parallel)."
+    labels = labels_of(steps)
+    # Over numbers of GPUs one bar each, of the rank that the row's own figures are of.
+    several = labels != [strategy(row) for row in steps]
     drawn = []
-    for row, name_of_step in zip(steps, labels_of(steps), strict=True):
+    for row, label in zip(steps, labels, strict=True):
         took = step_s(row)
-        for place, rank in gpus_of(row):
+        for place, rank in [("", {})] if several else gpus_of(row):
             # Of the row itself: where it comes from, and its configuration, which the caption says.
-            name = f"{name_of_step}, GPU {place}" if row.get("ranks") else name_of_step
+            name = f"{label}, GPU {place}" if row.get("ranks") and place else label
             drawn.append((name, row | {"parallel": None} | rank, "" if took is None else f" · {ms(took)}"))
     title = "Memory of each GPU by how they share a step, at the peak of a step"
-    plot = stacks(run, drawn, "memory-by-rank", title, "parallel")
+    said = ("Drawn is the fullest GPU of each",) if several else ()
+    plot = stacks(run, drawn, "memory-by-rank", title, "parallel", *said)
     return plot or "No ledger of several GPUs was read."
 
 
