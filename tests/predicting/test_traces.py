@@ -67,7 +67,7 @@ def test_where_the_step_bends_it_is_traced() -> None:
 def test_cards_share_the_traces_of_which_attention_is_the_same(
     monkeypatch: pytest.MonkeyPatch, request_: Request, shared: list[set[str]]
 ) -> None:
-    """A trace depends on the card by its kernels of attention alone, and is made once for those that share."""
+    """A trace depends on the card by its kernels of attention alone: those that share them share it."""
     asked = 0
 
     def counted(*given: Any, **options: Any) -> Trace:
