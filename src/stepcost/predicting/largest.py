@@ -23,6 +23,8 @@ from stepcost.search import PredictedLargest, PredictedLongest, bracket, guess_f
 
 RESOLUTION = 0.005
 """The search ends where the neighbour that does not fit is within this share."""
+ABOVE = 0.01
+"""So far above a number that fits, with a neighbour that does not, larger ones are tried."""
 MOST = 1 << 20
 """Nothing larger than this is looked at."""
 MOST_PREDICTIONS = 64
@@ -125,6 +127,8 @@ def _most(
     few = min(max(2, asked), most // 2)
     room, is_known = card.room_bytes, card.is_measured and find_table(card.compute_capability) is not None
     good, bad = search(room, _guess(few, traces, room))
+    if good and bad is not None:
+        good, bad = _climb(good, bad, lambda number: fits(number, room, traces.about), most)
     if is_known and not _holds(good, bad, lambda number: fits(number, room, traces.at)):
         good, bad = search(room, max(1, good), traces.at)
     at_most = None if bad is None else bad - 1
@@ -141,6 +145,22 @@ def _most(
     low, high = (search(less, good) for less in card.likely_room_bytes)
     likely = (low[0],) if high[1] is None else (low[0], high[1] - 1)
     return Most(at_most=at_most, likely=likely)
+
+
+def _climb(good: int, bad: int, fits: Callable[[int], bool], most: int) -> tuple[int, int | None]:
+    """Return the largest number that fits up to ``ABOVE`` the one found, and the next that was seen to fail.
+
+    What is reserved goes up and down by segments: one more example may leave a gap that the next one fills.
+    """
+    stride, ends = max(1, int(good * RESOLUTION / 2)), max(2, int(good * ABOVE))
+    number, last, fails = bad, min(most, bad + ends), bad
+    while number + stride <= last:
+        number += stride
+        if fits(number):
+            good, fails, last = number, 0, min(most, number + ends)
+        else:
+            fails = fails or number
+    return good, fails or None
 
 
 def _holds(good: int, bad: int | None, fits: Callable[[int], bool]) -> bool:

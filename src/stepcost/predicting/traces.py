@@ -79,8 +79,8 @@ class Traces:
     def about(self, number: int) -> Sequence[Trace]:
         """Return the traces at a size from a line that was seen to hold, else as they were traced.
 
-        A line is drawn for one GPU. It holds between two sizes where the first trace that is asked for between
-        them lies on it. Raises ``ValueError`` as ``trace_run``.
+        A line is drawn for one GPU. It holds between two sizes where the first trace that is asked for
+        between them lies on it. Raises ``ValueError`` as ``trace_run``.
         """
         if number in self._made:
             return self._made[number]
