@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from stepcost.catalog.cards import CARDS
 from stepcost.catalog.datasets import NAMED
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.optimizers import find_optimizer
@@ -179,6 +180,13 @@ def parallel(flag: str, text: str) -> tuple[str, ...]:
     if text == "all":
         return PARALLEL
     return names_of(PARALLEL)(flag, text) if text else ()
+
+
+def cards(flag: str, text: str) -> tuple[str, ...]:
+    """Read cards separated by commas, ``all``, or none."""
+    if text == "all":
+        return tuple(CARDS)
+    return names_of(CARDS)(flag, text) if text else ()
 
 
 def savers(flag: str, text: str) -> tuple[str, ...]:

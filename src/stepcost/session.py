@@ -271,25 +271,41 @@ class Session(Measurements):
         Raises ``MeasureError``; the next prediction then gets a new child.
         """
         with self.costs.of("predict memory"):
-            reading: Reading = self._predicted("predict", request)
+            reading: Reading = self._predicted("predict", request, self.settings.card)
         return reading
 
     def predicted_largest(self, request: Request) -> PredictedLargest:
         """Predict the largest batch that the card of ``--gpu`` would train. Raises ``MeasureError``."""
         with self.costs.of("predict the largest batch"):
-            largest: PredictedLargest = self._predicted("largest_batch", request)
+            largest: PredictedLargest = self._predicted("largest_batch", request, self.settings.card)
         return largest
+
+    @property
+    def card_engine(self) -> str:
+        """How the steps of question 7 are launched: as those of 3b to 3d, or by graph where that is eager."""
+        return self.study_engine if ENGINES[self.study_engine].captured else "graph"
+
+    @functools.cached_property
+    def on_cards(self) -> dict[str, dict[str, Any]]:
+        """What a row stores of a step on each card of ``--cards``, by its name. Raises ``MeasureError``."""
+        settings = self.settings
+        request = self.request(optimizer=settings.batch_optimizer, batch_size=settings.optimizer_batch_size)
+        with self.costs.of("predict a step on other cards"):
+            found: dict[str, dict[str, Any]] = self._predicted(
+                "on_cards", request, settings.cards, self.card_engine
+            )
+        return found
 
     @functools.cached_property
     def validation(self) -> str | None:
         """What predictions were compared with, in one line; ``None`` where nothing is predicted."""
-        return None if self.on_gpu else str(self._predicted("validation", self.any_step))
+        return None if self.on_gpu else str(self._predicted("validation", self.any_step, self.settings.card))
 
     def _predicted(self, method: str, *arguments: Any) -> Any:
         if self._predictor is None:
             self._predictor = self.worker(jobs.PREDICTION)
         try:
-            return self._predictor.call(method, *arguments, self.settings.card)
+            return self._predictor.call(method, *arguments)
         except MeasureError:
             self.close()
             raise

@@ -61,10 +61,12 @@ def predict_in_full(
     *,
     torch_version: str = torch.__version__,
     workload: Workload | None = None,
+    traced: Trace | None = None,
 ) -> Prediction:
     """Predict as ``predict`` does; return the reading with the activations by module and the workspaces.
 
-    ``workload`` is what is trained; by default, what the request names.
+    ``workload`` is what is trained; by default, what the request names. ``traced`` is its trace as the card
+    runs it, where that was made already.
     """
     if card is not None and (why_not := why_not_predicted_on(card, request)):
         raise ValueError(why_not)
@@ -77,7 +79,7 @@ def predict_in_full(
         return _predicted(traced, workspaces, request=request, card=card, version=version, started=started)
 
     if request.gpus == 1:
-        return predicted(trace_run(request, **asked))
+        return predicted(traced or trace_run(request, **asked))
     communicator = None if card is None else communicator_bytes(card, request.gpus, version)
     card = None if card is None else card_among(card, request.gpus, version)
     traces = trace_ranks(request, **asked)

@@ -167,7 +167,7 @@ class Tape(TorchDispatchMode):
             made = self._run(func, args, kwargs)
             if len(self.events) > before and not is_plain(func):
                 self._note_operator(func, args)
-            self.values.follow(func, args, kwargs, made)
+            self.values.follow(func, args, kwargs, made, by_optimizer=self.phase == OPTIMIZER_STEP)
             if self.called is not None and not self._inside:
                 self.called(func, args, kwargs, made)
         return made
