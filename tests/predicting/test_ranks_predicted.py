@@ -13,9 +13,10 @@ import torch.distributed as dist
 
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting import predict
-from stepcost.predicting.communicators import likely_bytes
+from stepcost.predicting.communicators import communicator_bytes, likely_bytes
 from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.ranks import group_of_nobody, trace_ranks
+from stepcost.predicting.recorded import Table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.validation import validation_line
 from stepcost.predicting.workspaces import workspaces_on
@@ -128,6 +129,18 @@ def test_nccl_that_nobody_read_leaves_the_process_unknown(gpus: int, card: str) 
     least, most = CARDS[card].context_range_bytes
     assert reading.context_likely_bytes == (least + low, most + high)
     assert high == 844 * MIB * max(gpus, 4) // 4
+
+
+def test_what_was_recorded_of_nccl_beside_workspaces_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``stepcost record`` read on two GPUs is known of two, with that torch, and of no other number."""
+    about = {"torch": "2.11.0+cu130", "communicator_bytes": 600 * MIB}
+    recorded_here = Table(about=about, convolutions={})
+    monkeypatch.setattr("stepcost.predicting.communicators.find_table", lambda _: recorded_here)
+    a100 = CARDS["a100-80gb"]
+    known = {
+        (gpus, minor): communicator_bytes(a100, gpus, (2, minor)) for gpus in (2, 4) for minor in (11, 12)
+    }
+    assert known == {(2, 11): 600 * MIB, (2, 12): None, (4, 11): None, (4, 12): None}
 
 
 def test_what_fits_in_one_outcome_alone_is_not_said_to_fit() -> None:
