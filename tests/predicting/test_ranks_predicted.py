@@ -18,6 +18,7 @@ from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.ranks import group_of_nobody, trace_ranks
 from stepcost.predicting.recorded import Table
 from stepcost.predicting.simulate import simulate
+from stepcost.predicting.trace import Trace
 from stepcost.predicting.validation import validation_line
 from stepcost.predicting.workspaces import workspaces_on
 from stepcost.reading import Rank, Reading
@@ -157,15 +158,23 @@ def test_what_fits_in_one_outcome_alone_is_not_said_to_fit() -> None:
     assert reading.unread["fits"].startswith("it depends on when NCCL gives the first bucket of DDP back")
 
 
-def test_the_largest_batch_is_that_of_the_fullest_gpu() -> None:
-    """It is no larger than on one GPU: what NCCL and the buckets take is missing."""
+def test_the_largest_batch_is_that_of_the_fullest_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no larger than on one GPU, and half as large where the last GPU has twice the batch."""
     request = Request(model="small-cnn", optimizer="adam", batch_size=64)
     small_card = replace(CARDS["h100-80gb"], total_bytes=4 * 2**30)
-    sizes = [
-        largest_batch(one, small_card, torch_version="2.11").largest_batch or 0
-        for one in (request, replace(request, parallel="zero1", gpus=2))
-    ]
-    assert 0 < sizes[1] < sizes[0]
+    shared = replace(request, parallel="ddp", gpus=2)
+
+    def largest(one: Request) -> int:
+        return largest_batch(one, small_card, torch_version="2.11").largest_batch or 0
+
+    def uneven(one: Request, **more: Any) -> list[Trace]:
+        twice = replace(one, batch_size=2 * one.batch_size)
+        return [trace_ranks(one, **more)[0], trace_ranks(twice, **more)[1]]
+
+    alone, even = largest(request), largest(shared)
+    assert 0 < even < alone
+    monkeypatch.setattr("stepcost.predicting.largest.trace_ranks", uneven)
+    assert largest(shared) == pytest.approx(even / 2, rel=0.02)
 
 
 def test_the_group_of_nobody_leaves_nothing_behind() -> None:
