@@ -16,6 +16,7 @@ from torch import nn
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting import predict
 from stepcost.predicting.fsdp import FSDP_RULES, Sharded, parts_of
+from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.ranks import group_of_nobody, trace_ranks
 from stepcost.predicting.tape import ALLOC, FREE, MARK, REDUCTION, Tape
 from stepcost.predicting.torch_versions import installed_torch, version_of
@@ -212,6 +213,17 @@ def test_torch_refuses_the_meta_device_otherwise() -> None:
         group = next(model.children())._get_fsdp_state()._fsdp_param_group  # type: ignore[operator]
         with pytest.raises(RuntimeError, match="materialized from meta device"):
             group._validate_no_meta_params()
+
+
+def test_the_largest_batch_is_found() -> None:
+    """From few traces too, whose copies have as many numbers at every batch: 1 % more does not fit."""
+    asked = Request(model="small-cnn", optimizer="adam", batch_size=64, parallel="fsdp2", gpus=2)
+    card = replace(CARDS["h200-141gb"], total_bytes=4 * 2**30)
+    found = largest_batch(asked, card, torch_version="2.11").largest_batch
+    assert found is not None
+    sizes = (found, -(-found * 101 // 100))
+    fits = [predict(replace(asked, batch_size=size), card, torch_version="2.11").fits for size in sizes]
+    assert [one is not False for one in fits] == [True, False]
 
 
 def test_whose_fsdp2_it_was_is_said() -> None:

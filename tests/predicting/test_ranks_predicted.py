@@ -185,7 +185,7 @@ def test_the_largest_batch_is_that_of_the_fullest_gpu(monkeypatch: pytest.Monkey
 
     alone, even = largest(request), largest(shared)
     assert 0 < even < alone
-    monkeypatch.setattr("stepcost.predicting.largest.trace_ranks", uneven)
+    monkeypatch.setattr("stepcost.predicting.traces.trace_ranks", uneven)
     assert largest(shared) == pytest.approx(even / 2, rel=0.02)
 
 
