@@ -203,9 +203,11 @@ def test_what_it_was_compared_with_is_said_of_steps_of_several_gpus() -> None:
     request = Request(model="gpt2", optimizer="adamw", batch_size=4, parallel="ddp", gpus=2,
                       image_size=None, num_classes=None, sequence_length=64)  # fmt: skip
     said = validation_line(request, H200, (2, 11))
-    assert "under DDP and ZeRO-1 on NVIDIA H200" in said
+    assert "under DDP, ZeRO-1 and FSDP2 on NVIDIA H200" in said
     assert "not" not in said
     assert "not with such a step" in validation_line(replace(request, gpus=8), H200, (2, 11))
+    kept = replace(request, parallel="fsdp2", fsdp_keep_gathered=True)
+    assert "not with such a step" in validation_line(kept, H200, (2, 11))
     assert "not on NVIDIA H100" in validation_line(request, CARDS["h100-80gb"], (2, 11))
 
 
