@@ -31,8 +31,8 @@ def test_reference_runs_are_predicted_to_the_byte(name, card):
         assert abs(row["process_bytes"]) < 0.002
 
 
-def test_several_gpus_are_compared_rank_by_rank(capsys):
-    """Of a reference run on two GPUs each rank is a line; what is not predicted is named; ranges count."""
+def test_several_gpus_are_compared_rank_by_rank():
+    """Of a reference run on two GPUs each rank is a line, and ranges count."""
     pytest.importorskip("transformers", reason="an extra: pip install 'stepcost[transformers]'")
     rows = list(compare(REFERENCE / "h200-141gb-x2-gpt2-ranks.json", CARDS["h200-141gb"], "2.11", False))
     assert [(row["request"].parallel, row["rank"]) for row in rows] == [
@@ -41,11 +41,12 @@ def test_several_gpus_are_compared_rank_by_rank(capsys):
         ("ddp", 1),
         ("zero1", 0),
         ("zero1", 1),
+        ("fsdp2", 0),
+        ("fsdp2", 1),
     ]
     assert {row["peak_allocated_bytes"] for row in rows} == {0}
     assert [row["rank"] for row in rows if row["peak_reserved_bytes"]] == [0]
     assert all(row["likely"]["peak_reserved_bytes"] for row in rows)
-    assert "fsdp2 on 2 GPUs is not compared: --parallel fsdp2 is measured, not" in capsys.readouterr().err
 
 
 def test_what_was_predicted_before_is_compared_as_it_was_written(tmp_path, capsys):
@@ -59,9 +60,13 @@ def test_what_was_predicted_before_is_compared_as_it_was_written(tmp_path, capsy
     written, measured = tmp_path / "written.jsonl", tmp_path / "measured.jsonl"
     written.write_text("".join(json.dumps(one | {"request": request}) + "\n" for one in lines))
     measured.write_text(json.dumps({"request": request, "reading": read}) + "\n")
+    other = {"request": request | {"gpus": 4}, "reading": read}
+    with measured.open("a") as file:
+        file.write(json.dumps(other) + "\n")
     asked = [str(measured), "--gpu", "h200-141gb", "--torch", "2.11", "--predictions", str(written)]
     assert main(asked) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == "m, ddp on 4 GPUs is not compared: it was not predicted before\n"
     assert "| m, ddp on 2 GPUs, rank 1 | sgd | 1 | 32 | +0.000 | -25.000 | +0.000 |" in out
     assert "peak_reserved_bytes: 2 of 2 as predicted or in range." in out
 
