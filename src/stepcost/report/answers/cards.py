@@ -18,6 +18,7 @@ EPOCH = 50_000
 """Examples in an epoch, unless it is said: as CIFAR-10 has."""
 NOTHING = "-"
 FITS = {
+    "worst case": "in the worst case that is likely {} too",
     "likely": "likely {}",
     "unknown": "it cannot be said of {}",
     "likely not": "likely not {}",
@@ -83,10 +84,12 @@ def sentences(steps: Sequence[Row], prices: Prices | None = None, epoch: int = E
 def fits_said(row: Row) -> str:
     """Say ``yes`` or ``no``; ``likely``, ``likely not`` or ``unknown`` where what nobody measured decides.
 
-    ``refused`` where such a step is not predicted for the card.
+    ``worst case`` where it fits a card that nobody measured in the worst case that is likely, ``refused`` if
+    such a step is not predicted for the card.
     """
     if row.get("fits") is not None:
-        return "yes" if row["fits"] else "no"
+        unmeasured = row.get("context_likely_bytes") is not None
+        return ("worst case" if unmeasured else "yes") if row["fits"] else "no"
     if not any(row.get(f"largest_batch{end}") is not None for end in ("", "_at_least", "_at_most")):
         return "refused"
     likely, batch = row.get("largest_batch_likely") or (), row["batch_size"]

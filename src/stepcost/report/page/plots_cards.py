@@ -55,7 +55,8 @@ def largest_batch_by_card(run: Run) -> Plot | str:
 def _draw_times(size: Size, *, steps: list[Row]) -> Figure:
     rows = []
     for row in steps:
-        name = f"{row['card']} ({fits_said(row)})" if fits_said(row) != "yes" else row["card"]
+        fits = fits_said(row)
+        name = row["card"] if fits == "yes" else f"{row['card']} (fits: {fits})"
         color = BASES[row.get("step_basis") == RECORDED][1]
         rows.append(Bar(name, _time_said(row), [Segment(row["step_s"], color, f"{name}: {_time_said(row)}")]))
     figure = bars(size, rows, [*BASES.values()])
