@@ -1,7 +1,8 @@
 """How far off are times from rates? Steps that two cards recorded, the second's estimated from the first's.
 
-``python -m experiments.from_rates RECORDED OTHER`` takes two files of ``stepcost record times``. Each step that
-both have is estimated for the second card by its operators on the first and both cards' rates; without a GPU.
+``python -m experiments.from_rates RECORDED OTHER`` takes two files of ``stepcost record times``. Each step
+that both have is estimated for the second card by its operators on the first and the rates of both, without a
+GPU.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 from experiments.arguments import parser_of
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.operators import Operator
-from stepcost.predicting.times import RECORDED, StepTime
-from stepcost.predicting.times.from_rates import Timed, from_rates
+from stepcost.predicting.times import RECORDED, Part, StepTime
+from stepcost.predicting.times.from_rates import from_rates
 
 Row = dict[str, Any]
 NO_OPERATOR = Operator("none()", 0, 0)
@@ -79,10 +80,12 @@ def name_of(request: Row) -> str:
 def estimated(row: Row, here: Card, there: Card) -> StepTime:
     """Estimate a step that was recorded on one card for another."""
     parts = [
-        Timed(
+        Part(
             NO_OPERATOR if index < 0 else Operator(*row["operators"][index]),
+            "",
             sum(nanoseconds for _, nanoseconds in kernels) / 1e9,
             len(kernels),
+            "recorded",
         )
         for index, kernels in row["calls"]
     ]

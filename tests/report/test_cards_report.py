@@ -78,6 +78,13 @@ def test_the_table_has_every_card_with_its_interval() -> None:
     assert "GB = 10**9 bytes" in found.table.caption
 
 
+def test_tokens_are_counted_where_there_are_sequences() -> None:
+    """50 sequences of 100 tokens in 10 ms are 500,000 tokens a second; an epoch counts sequences."""
+    found = answer("7", [H100 | {"image_size": None, "sequence_length": 100}])
+    assert cell(found, "tokens /s", "h100-80gb") == "500,000"
+    assert cell(found, "epoch", "h100-80gb") == "10.0 s"
+
+
 def test_without_times_it_says_why_once() -> None:
     """The table has no empty columns; the reason is that of the first card."""
     rows = [

@@ -9,7 +9,7 @@ from typing import Any
 from stepcost.catalog.cards import Card
 from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.prediction import predict_in_full
-from stepcost.predicting.times import predict_time
+from stepcost.predicting.times.from_rates import time_on
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.traces import traces_of
 from stepcost.reading import Reading
@@ -58,7 +58,7 @@ def _time(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
     why_not = "it does not fit"
     if reading.fits is not False:
         try:
-            found = predict_time(launched, card)
+            found = time_on(launched, card)
         except ValueError as error:
             why_not = str(error)
         else:

@@ -113,8 +113,9 @@ def largest_said(row: Row) -> str:
 
 
 def a_second(row: Row, step_s: float) -> float:
-    """Return the examples that are trained in a second."""
-    return float(row["batch_size"] * (row.get("accumulate") or 1) / step_s)
+    """Return the images, tokens or examples that are trained in a second."""
+    tokens = row.get("sequence_length") or 1
+    return float(row["batch_size"] * (row.get("accumulate") or 1) * tokens / step_s)
 
 
 def epoch_s(row: Row, step_s: float, epoch: int) -> float:
@@ -130,7 +131,8 @@ def with_epochs(steps: Iterable[Row], prices: Prices, epoch: int) -> list[Row]:
         more: Row = {"fits_in_words": fits_said(row)}
         if timed([row]):
             took_s = epoch_s(row, row["step_s"], epoch)
-            more |= {"examples_per_s": a_second(row, row["step_s"]), "epoch": epoch, "epoch_s": took_s}
+            unit = "tokens" if row.get("sequence_length") else "examples"
+            more |= {f"{unit}_per_s": a_second(row, row["step_s"]), "epoch": epoch, "epoch_s": took_s}
             if row["card"] in prices:
                 more["epoch_price"] = prices[row["card"]].amount(took_s)
         found.append(row | more)
@@ -146,7 +148,8 @@ def table_of(steps: Sequence[Row], prices: Prices | None = None, epoch: int = EP
     columns = ["card", "fits", "GB", "largest batch"]
     if engines:
         caption += f"; time of engine {listed(engines)}, with its interval; an epoch has {epoch:,} {example}s"
-        columns += ["ms a step", f"{example}s /s", "epoch", *(["price"] if prices else []), "time"]
+        counted = "tokens" if steps[0].get("sequence_length") else f"{example}s"
+        columns += ["ms a step", f"{counted} /s", "epoch", *(["price"] if prices else []), "time"]
     lines = []
     for row in steps:
         line = [row["card"], fits_said(row), f"{CARDS[row['card']].total_bytes / GB:.0f}", largest_said(row)]
