@@ -11,5 +11,6 @@ pytest_plugins = [
     "fixtures.engines",
     "fixtures.savers",
     "fixtures.parallel",
+    "fixtures.cards",
     "fixtures.instrument",
 ]

@@ -3,8 +3,9 @@
 ``python -m experiments.accuracy FILE --gpu h100-80gb``: the file is a run saved on a GPU by
 ``pytest benchmarks/ --benchmark-save``, or lines of ``{"request": {...}, "reading": {...}}``
 (``.jsonl``, ``.jsonl.gz``), each a measured ``Reading`` with its ``Request``. Prints a Markdown
-table; ``--mem-tracker`` adds what torch's MemTracker says of the same step on fake tensors (slow), and
-``--leave-out`` shows what a missing entry of the table costs.
+table, of several GPUs with a line a rank; ``--predictions`` compares predictions that were written before
+(``readings --predict``), ``--mem-tracker`` adds what torch's MemTracker says of the same step on fake tensors
+(slow), and ``--leave-out`` shows what a missing entry of the table costs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +29,67 @@ from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.trace import trace_run
 from stepcost.predicting.unasked import Unasked
 from stepcost.predicting.workspaces import workspaces_on
-from stepcost.request import Request
+from stepcost.request import Request, step_words
 
 FIGURES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
 TRACKER = "mem_tracker"
 
 
-def compare(path: Path, card: Card, torch_version: str, with_tracker: bool) -> Iterator[dict[str, Any]]:
-    """Yield, for each run that fits, the request and each figure's error, as a share of what was measured."""
+def compare(
+    path: Path,
+    card: Card,
+    torch_version: str,
+    with_tracker: bool,
+    written: Mapping[Request, dict[str, Any]] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield, for each run that fits, the request and each figure's error, as a share of what was measured.
+
+    Of several GPUs it is one for each rank, with ``rank``; ``likely`` says of each peak whether the measured
+    one is in the range that was predicted. ``written`` are the readings that were predicted before.
+    """
     for request, measured in readings_of(path):
-        if not measured["fits"]:
+        if not measured.get("fits"):
             continue
-        reading = predict(request, card, torch_version=torch_version)
-        errors: dict[str, Any] = {"request": request, "seconds": reading.seconds}
-        for figure in FIGURES:
-            ours, theirs = getattr(reading, figure), measured[figure]
-            errors[figure] = None if ours is None or theirs is None else ours / theirs - 1
-        if with_tracker:
-            started = time.perf_counter()
-            peak = tracked_peak_bytes(request)
-            errors[TRACKER] = None if peak is None else peak / measured["peak_allocated_bytes"] - 1
-            errors["tracker seconds"] = time.perf_counter() - started
-        errors["estimated"] = "workspace_bytes" in reading.unread
-        yield errors
+        try:
+            ours = _predicted(request, card, torch_version, written)
+        except ValueError as error:
+            name = ", ".join((request.model, *step_words(asdict(request))))
+            sys.stderr.write(f"{name} is not compared: {error}\n")
+            continue
+        pairs = zip(ours.get("ranks") or [ours], measured.get("ranks") or [measured], strict=True)
+        for rank, (held, theirs) in enumerate(pairs):
+            errors: dict[str, Any] = {"request": request, "seconds": ours["seconds"]}
+            errors["rank"] = rank if request.gpus > 1 else None
+            for figure in FIGURES:
+                unknown = held[figure] is None or theirs[figure] is None
+                errors[figure] = None if unknown else held[figure] / theirs[figure] - 1
+            errors["likely"] = {figure: _is_likely(held, theirs, figure) for figure in FIGURES[:2]}
+            if with_tracker:
+                started = time.perf_counter()
+                peak = tracked_peak_bytes(request)
+                errors[TRACKER] = None if peak is None else peak / theirs["peak_allocated_bytes"] - 1
+                errors["tracker seconds"] = time.perf_counter() - started
+            errors["estimated"] = "workspace_bytes" in ours["unread"]
+            yield errors
+
+
+def _predicted(
+    request: Request, card: Card, torch_version: str, written: Mapping[Request, dict[str, Any]] | None
+) -> dict[str, Any]:
+    """Return the fields of the predicted reading. Raises ``ValueError`` where there is none."""
+    if written is None:
+        return asdict(predict(request, card, torch_version=torch_version))
+    if request not in written:
+        raise ValueError("it was not predicted before")
+    return written[request]
+
+
+def _is_likely(ours: dict[str, Any], theirs: dict[str, Any], figure: str) -> bool:
+    """Whether what was measured is what was predicted, or in its range."""
+    if ours[figure] is None:
+        return False
+    low, high = ours.get(figure.replace("_bytes", "_likely_bytes")) or (ours[figure], ours[figure])
+    return bool(low <= theirs[figure] <= high)
 
 
 def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -> Iterator[dict[str, Any]]:
@@ -112,12 +151,19 @@ def readings_of(path: Path) -> Iterator[tuple[Request, dict[str, Any]]]:
     seen = set()
     for bench in json.loads(path.read_text())["benchmarks"]:
         row = bench["extra_info"]
-        if row.get("source") != "measured" or row["question"] not in ("2a", "3a") or "fits" not in row:
+        if row.get("source") != "measured" or row["question"] not in ("2a", "3a", "6") or "fits" not in row:
             continue
         request = Request(**{name: row[name] for name in names if name in row})
         if request not in seen:
             seen.add(request)
             yield request, row
+
+
+def predictions_of(path: Path, card: str) -> dict[Request, dict[str, Any]]:
+    """Return by request what ``readings --predict`` wrote of a card, where it could be predicted."""
+    lines = map(json.loads, path.read_text().splitlines())
+    written = [one for one in lines if one["card"] == card and "fits" in one["reading"]]
+    return {Request(**one["request"]): one["reading"] for one in written}
 
 
 def tracked_peak_bytes(request: Request) -> int | None:
@@ -169,6 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("readings", type=Path, help="a saved run, or a file with one measured reading a line")
     parser.add_argument("--gpu", required=True, metavar="CARD", help="the card they were read on")
     parser.add_argument("--torch", default=installed_torch(), help="with which torch (%(default)s)")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="what was predicted before")
     parser.add_argument("--mem-tracker", action="store_true", help="compare with torch's MemTracker too")
     parser.add_argument("--leave-out", choices=("batch", "convolutions", "table"), help="of the workspaces")
     options = parser.parse_args(arguments)
@@ -179,29 +226,36 @@ def main(arguments: list[str] | None = None) -> int:
         columns = [*FIGURES[:2]]
     out = sys.stdout
     names = " | ".join(column.removesuffix("_bytes").replace("_", " ") for column in columns)
-    out.write(f"| model | optimizer | batch | image | {names} | s |\n")
+    out.write(f"| step | optimizer | batch | image or tokens | {names} | s |\n")
     out.write("|---" * (5 + len(columns)) + "|\n")
     rows = []
+    written = predictions_of(options.predictions, options.gpu) if options.predictions else None
     where = options.readings, CARDS[options.gpu], options.torch
     compared = (
         compare_without(*where, options.leave_out)
         if options.leave_out
-        else compare(*where, options.mem_tracker)
+        else compare(*where, options.mem_tracker, written)
     )
     for row in compared:
         rows.append(row)
         one = row["request"]
+        rank = None if row.get("rank") is None else f"rank {row['rank']}"
+        step = ", ".join(filter(None, (Path(one.model).stem, *step_words(asdict(one)), rank)))
         errors = " | ".join("" if row[c] is None else f"{100 * row[c]:+.3f}" for c in columns)
         mark = " *" if row["estimated"] else ""
-        out.write(
-            f"| {one.model}{mark} | {one.optimizer} | {one.batch_size} | {one.image_size} | {errors} "
-            f"| {row['seconds']:.1f} |\n"
-        )
+        size = one.image_size or one.sequence_length
+        asked = f"{step}{mark} | {one.optimizer} | {one.batch_size} | {size}"
+        out.write(f"| {asked} | {errors} | {row['seconds']:.1f} |\n")
         out.flush()
     out.write("\n| figure | runs | exact | median % | worst % | mean % | too low % |\n")
     out.write("|---" * 7 + "|\n")
     for column in columns:
         out.write(summary(column, [row[column] for row in rows if row[column] is not None]) + "\n")
+    likely = [row["likely"] for row in rows if row.get("rank") is not None]
+    for column in FIGURES[:2] if likely else ():
+        out.write(
+            f"\n{column}: {sum(one[column] for one in likely)} of {len(likely)} as predicted or in range.\n"
+        )
     if rows and options.mem_tracker and not options.leave_out:
         seconds = statistics.median(row["tracker seconds"] for row in rows)
         out.write(f"\nMemTracker took {seconds:.1f} s a run (median).\n")

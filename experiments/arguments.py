@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from stepcost.catalog.optimizers import OPTIMIZERS
-from stepcost.cli import Parser
+from stepcost.command_line import Parser
 from stepcost.request import Request
 
 CONFIGURATION = "MODEL:OPTIMIZER:BATCH:IMAGE_SIZE"

@@ -1,7 +1,8 @@
 """``python -m experiments.readings REQUESTS OUT``: measure requests, each in a fresh process on this GPU.
 
 ``REQUESTS`` has a line of JSON for each, ``{"request": {...}}``; ``OUT`` gets the same lines with the
-reading, as ``experiments.accuracy`` takes them. ``--predict CARD`` predicts instead, without a GPU.
+reading, as ``experiments.accuracy`` takes them. ``--predict CARD`` predicts instead, without a GPU; what such
+readings are compared by is written, with the card.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ def main() -> None:
             if time.perf_counter() - started > options.limit_s:
                 break
             begun = time.perf_counter()
+            line: dict[str, Any] = {"card": options.predict} if options.predict else {}
             try:
-                reading = asdict(
-                    _predicted(request, options) if options.predict else measurements.measured(request)
+                reading = (
+                    _predicted(request, options)
+                    if options.predict
+                    else asdict(measurements.measured(request))
                 )
             except (MeasureError, ValueError) as error:
                 reading = {"source": None, "reason": str(error)}
-            file.write(json.dumps({"request": asdict(request), "reading": reading}) + "\n")
+            file.write(json.dumps(line | {"request": asdict(request), "reading": reading}) + "\n")
             file.flush()
             figures = " ".join(f"{reading.get(name) or 0:,}" for name in FIGURES)
             unread = {name: why[:80] for name, why in (reading.get("unread") or {}).items()}
@@ -55,10 +59,15 @@ def main() -> None:
             )
 
 
-def _predicted(request: Request, options: Any) -> Any:
+def _predicted(request: Request, options: Any) -> dict[str, Any]:
+    """Predict what readings are compared by."""
     from stepcost.predicting import predict  # noqa: PLC0415 (imports torch)
 
-    return predict(request, CARDS[options.predict], torch_version=options.torch)
+    found = asdict(predict(request, CARDS[options.predict], torch_version=options.torch))
+    names = [name.replace("_bytes", likely) for name in FIGURES for likely in ("_bytes", "_likely_bytes")]
+    of_each = [*(name for name in names if name in found), "context_bytes", "optimizer_state_bytes"]
+    kept = {name: found[name] for name in (*of_each, *("source", "fits", "reason", "unread", "seconds"))}
+    return kept | {"ranks": [{name: rank[name] for name in of_each} for rank in found["ranks"]]}
 
 
 def words(request: Request) -> str:

@@ -75,6 +75,11 @@ FLAGS_WRONG = {
     ("small-cnn", "--precision", "fp8"): "unknown name 'fp8'; it takes fp32, bf16, pure-bf16, fp16",
     ("small-cnn", "--precision", "bf16", "--gpu", "t4"): "compute capability 7.5 has no arithmetic for bfl",
     ("small-cnn", "--lora", "0"): "--lora: '0' is not a whole number of 1 or more",
+    ("small-cnn", "--gpus", "2"): "--gpus 2: without --parallel a step has one",
+    ("small-cnn", "--parallel", "ddp"): "--parallel ddp: --gpus says how many GPUs share the step",
+    ("small-cnn", "--parallel", "ddp", "--gpus", "1"): "--gpus: '1' is not a whole number of 2 or more",
+    ("small-cnn", "--parallel", "dp", "--gpus", "2"): "--parallel: unknown name 'dp'; did you mean ddp?",
+    ("small-cnn", "--parallel", "fsdp2", "--gpus", "2"): "--parallel fsdp2 is measured, not predicted",
     ("gtp2",): "unknown model 'gtp2': did you mean gpt2?",
 }
 

@@ -191,6 +191,10 @@ def test_what_a_model_prints_does_not_spoil_the_object(
         (["small-cnn", "--torch", "1.0"], "it takes 2.6 to 2.15"),
         (["small-cnn", "--torch", "99.0"], "it takes 2.6 to 2.15"),
         (["vgg16", "--image-size", "8"], "cannot be traced"),
+        (
+            ["small-cnn", "--parallel", "none,ddp", "--gpus", "2", "--fsdp-precision", "bf16"],
+            "--fsdp-precision: it is of --parallel fsdp2",
+        ),
     ],
 )
 def test_nonsense_is_one_line_and_status_2(
@@ -240,3 +244,30 @@ def test_own_models_and_optimizers_are_found_from_here(
     found = json.loads(capsys.readouterr().out)
     assert found["parameter_bytes"] == 4 * (3 * 8 * 8 * 10 + 10)
     assert found["optimizer_state_bytes"] == found["parameter_bytes"]  # one moment each
+
+
+def test_several_gpus_are_a_list_of_ranks(capsys: pytest.CaptureFixture[str]) -> None:
+    """``ranks`` is in order under the stored names; each strategy with each number is a prediction."""
+    ask = ["small-cnn", "--optimizer", "adam", "--batch-size", "8", "--gpu", "h100-80gb", "--torch", "2.11"]
+    assert predict([*ask, "--parallel", "none,zero1", "--gpus", "2,3", "--json"]) == 0
+    alone, *shared = json.loads(capsys.readouterr().out)["predictions"]
+    assert [(one["parallel"], one["gpus"], len(one["ranks"])) for one in (alone, *shared)] == [
+        ("none", 1, 0),
+        ("zero1", 2, 2),
+        ("zero1", 3, 3),
+    ]
+    for one in shared:
+        states = [rank["optimizer_state_bytes"] for rank in one["ranks"]]
+        assert sum(states) == alone["optimizer_state_bytes"]
+        assert one["peak_reserved_bytes"] == max(rank["peak_reserved_bytes"] for rank in one["ranks"])
+
+
+def test_alike_ranks_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Eight replicas are one line of the table, and what nobody read of NCCL is unknown."""
+    asked = ["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--torch", "2.11"]
+    assert predict([*asked, "--parallel", "ddp", "--gpus", "8"]) == 0
+    out = capsys.readouterr().out
+    assert "What each GPU holds, predicted, in MB (10**6 bytes)" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("│ 0 to 7"))
+    assert "unknown" in line
+    assert "not with such a step" in out.splitlines()[0]

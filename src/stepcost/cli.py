@@ -8,51 +8,35 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from tqdm import tqdm
 
 from stepcost.catalog.cards import CARDS, find_card
-from stepcost.catalog.kinds import TOKENS
+from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.models import kind_of
-from stepcost.catalog.precisions import PRECISIONS
-from stepcost.flags import Flag, Reader, names_of, whole
-from stepcost.price import price_of
-from stepcost.request import BLOCKS, STEP, Request, step_named, without_images
-from stepcost.settings import FLAGS
+from stepcost.command_line import Parser, add_flag, add_step, command, steps_asked, value
+from stepcost.flags import names_of, one_of, whole
+from stepcost.price import price_of, prices_of
+from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, step_named
+from stepcost.settings import check_fsdp
 
-STEP_FLAGS = ("checkpoint", "accumulate", "channels_last", "attention", "lora")
-"""Flags of the suite that say what a step is, under the names of the request's fields."""
 RECORD_TIMES = "record times"
-WRONG_REQUEST = 2
-"""Exit code of a request that makes no sense."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False)
-        self._given: list[str] = []
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as ``argparse`` does, and keep what was given."""
-        self._given = list(args or ())
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, and exit with `WRONG_REQUEST`."""
-        if "--checkpoint" in self._given[:-1] and "required" in message:
-            taken = self._given[self._given.index("--checkpoint") + 1]
-            message += (
-                f"; --checkpoint took {taken!r} for a class: for the blocks write --checkpoint={BLOCKS}"
-            )
-        self.exit(WRONG_REQUEST, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the subcommand that the arguments name; return its exit code."""
     parser = Parser(prog="stepcost", description="What does a training step cost?")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_predict, _add_report, _add_compare, _add_list, _add_record, _add_record_times):
+    for add in (
+        _add_predict,
+        _add_cards,
+        _add_report,
+        _add_compare,
+        _add_list,
+        _add_record,
+        _add_record_times,
+    ):
         add(commands)
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:2] == RECORD_TIMES.split():
@@ -68,51 +52,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> Parser:
-    parser: Parser = commands.add_parser(name, help=help, description=help)
-    parser.set_defaults(run_command=run, parser=parser)
-    return parser
-
-
-def _add_flag(parser: Parser, field: str, *, default: str | None, help: str | None = None) -> None:
-    """Add a flag of the suite, under the same names and with the same checks."""
-    flag: Flag = FLAGS[field]
-    text = (help or flag.help) + ("" if default is None else f" (default: {default})")
-    options: dict[str, Any] = {"action": "store_true"}
-    if flag.read is not None or flag.metavar is not None:
-        options = {"default": default, "metavar": flag.metavar}
-        if flag.optional is not None:
-            options |= {"nargs": "?", "const": flag.optional}
-    parser.add_argument(*flag.names, dest=field, help=text.replace("%", "%%"), **options)
-
-
-def _value(options: argparse.Namespace, field: str, read: Reader | None = None) -> Any:
-    """Check what was given for a flag. Raises ``ValueError`` in one line that names it."""
-    flag = FLAGS[field]
-    reader = read or flag.read
-    text = getattr(options, field)
-    return text if reader is None or text is None else reader(flag.names[0], text)
-
-
 def _add_predict(commands: Any) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "predict",
         _predict,
         "Predict what a training step costs in memory, without a GPU. Exit code: 0 it fits (or no card is "
         "named), 1 it does not or that cannot be said, 2 a wrong request.",
     )
-    parser.add_argument("model", metavar="MODEL", help=FLAGS["model"].help)
-    _add_flag(parser, "optimizers", default="sgd", help="comma-separated, or a class: package.module:Class")
-    _add_flag(parser, "batch_sizes", default="64")
-    _add_flag(parser, "image_size", default="32")
-    parser.add_argument("--num-classes", default="10", metavar="N", help="classes (default: %(default)s)")
-    _add_flag(parser, "sequence_lengths", default=FLAGS["sequence_lengths"].default)
-    names = ", ".join(PRECISIONS)
-    _add_flag(parser, "precision", default="fp32", help=f"in what it computes: comma-separated, from {names}")
-    for field in STEP_FLAGS:
-        _add_flag(parser, field, default=FLAGS[field].default)
-    _add_flag(
+    add_step(parser)
+    add_flag(
+        parser,
+        "parallel",
+        default=ALONE,
+        help=f"how several GPUs share the step: comma-separated, from {', '.join(PARALLEL)}, or all",
+    )
+    add_flag(
+        parser, "gpus", default=None, help="how many GPUs share it: comma-separated; the batch is of each"
+    )
+    for field in FSDP_OPTIONS:
+        add_flag(parser, field, default=None)
+    add_flag(
         parser, "card", default=None, help=f"where it would run: comma-separated, from {', '.join(CARDS)}"
     )
     parser.add_argument("--torch", metavar="VERSION", help="with which torch (default: the one installed)")
@@ -131,8 +91,7 @@ def _add_predict(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    cards = _value(options, "card", names_of(CARDS)) or (None,)
-    step = {field: _value(options, field) for field in STEP_FLAGS}
+    cards = value(options, "card", names_of(CARDS)) or (None,)
     from stepcost.predicting.answer import (  # noqa: PLC0415 (torch: --help does without)
         answer,
         print_answer,
@@ -141,28 +100,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     with prints_to_stderr():
         kind = kind_of(options.model)
-    lengths = _value(options, "sequence_lengths") if kind == TOKENS else (None,)
-    asked = [
-        without_images(
-            Request(
-                model=options.model,
-                optimizer=optimizer,
-                batch_size=batch_size,
-                image_size=_value(options, "image_size"),
-                num_classes=whole(1)("--num-classes", options.num_classes),
-                sequence_length=length,
-                precision=precision,
-                **step,
-            ),
-            kind,
-        )
-        for optimizer, batch_size, length, precision in itertools.product(
-            _value(options, "optimizers"),
-            _value(options, "batch_sizes"),
-            lengths,
-            _value(options, "precision", names_of(PRECISIONS)),
-        )
-    ]
+    asked = steps_asked(options, kind, shared=_shared(options))
     from stepcost.predicting.torch_versions import installed_torch  # noqa: PLC0415
 
     found = [
@@ -185,6 +123,94 @@ def _predict(options: argparse.Namespace) -> int:
     return max(one.exit_code for one in found)
 
 
+def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return each way to share a step with each number of GPUs, by the request's fields.
+
+    Raises ``ValueError`` in one line.
+    """
+    ways = value(options, "parallel")
+    gpus = value(options, "gpus")
+    several = [way for way in ways if way != ALONE]
+    if several and gpus is None:
+        raise ValueError(f"--parallel {several[0]}: --gpus says how many GPUs share the step")
+    if gpus is not None and not several:
+        raise ValueError(f"--gpus {options.gpus}: without --parallel a step has one")
+    fsdp = {field: value(options, field) for field in FSDP_OPTIONS}
+    check_fsdp(ways, fsdp)
+    return [
+        {"parallel": way, "gpus": number} | (fsdp if way == FSDP2 else {})
+        for way in ways
+        for number in ((1,) if way == ALONE else gpus)
+    ]
+
+
+def _add_cards(commands: Any) -> None:
+    parser = command(
+        commands,
+        "cards",
+        _cards,
+        "Which card? Predict one training step on every card of the catalog, without a GPU: whether it fits, "
+        "the largest batch, milliseconds, and the time and price of an epoch. Exit code: 0 it fits one at "
+        "least, 1 it is said to fit none, 2 a wrong request.",
+    )
+    add_step(parser)
+    add_flag(parser, "card", default=",".join(CARDS), help="which cards: comma-separated")
+    captured = ", ".join(name for name, row in ENGINES.items() if row.captured)
+    parser.add_argument(
+        "--engine",
+        default="graph",
+        metavar="NAME",
+        help=f"how the step is launched for its time: {captured} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--price", metavar="CARD=MONEY,...", help="what an hour of a card costs: h100-80gb=2.50,a10=$0.60"
+    )
+    parser.add_argument(
+        "--epoch",
+        default="50000",
+        metavar="N",
+        help="images, sequences or examples in an epoch (default: %(default)s, as CIFAR-10 has)",
+    )
+    parser.add_argument("--torch", metavar="VERSION", help="with which torch (default: the one installed)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+
+
+def _cards(options: argparse.Namespace) -> int:
+    names = value(options, "card", names_of(CARDS))
+    prices = {} if options.price is None else prices_of(options.price, names)
+    epoch = whole(1)("--epoch", options.epoch)
+    engine = one_of(name for name, row in ENGINES.items() if row.captured)("--engine", options.engine)
+    from stepcost.predicting.answer import prints_to_stderr  # noqa: PLC0415 (torch: --help does without)
+    from stepcost.predicting.torch_versions import installed_torch, version_of  # noqa: PLC0415 (see above)
+    from stepcost.predicting.validation import validation_line  # noqa: PLC0415 (see above)
+    from stepcost.predicting.which_card import on_cards  # noqa: PLC0415 (see above)
+    from stepcost.report.answers.cards import sentences, table_of, with_epochs  # noqa: PLC0415 (see above)
+    from stepcost.report.terminal import print_table  # noqa: PLC0415 (see above)
+
+    torch_version = options.torch or installed_torch()
+    with prints_to_stderr():
+        asked = steps_asked(options, kind_of(options.model))
+        if len(asked) > 1:
+            raise ValueError(f"{len(asked)} steps are asked about; cards takes one, predict takes several")
+        with tqdm(total=len(names), desc="cards", leave=False, disable=None) as bar:
+            rows = on_cards(
+                asked[0],
+                [CARDS[name] for name in names],
+                torch_version=torch_version,
+                engine=engine,
+                on_card=lambda _: bar.update(),
+            )
+    if options.json:
+        print(json.dumps({"torch": torch_version, "cards": with_epochs(rows, prices, epoch)}))
+    else:
+        print(validation_line(asked[0], None, version_of(torch_version)))
+        for line in sentences(rows, prices, epoch):
+            print(line)
+        print()
+        print_table(table_of(rows, prices, epoch), sys.stdout)
+    return 0 if any(row["fits"] for row in rows) else 1
+
+
 def _add_storage(parser: Parser) -> None:
     from stepcost.report.find import STORAGE  # noqa: PLC0415 (keeps the import of predictions light)
 
@@ -199,21 +225,21 @@ def _add_storage(parser: Parser) -> None:
 def _add_report(commands: Any) -> None:
     from stepcost.report.command import OUT  # noqa: PLC0415 (keeps the import of predictions light)
 
-    parser = _command(
+    parser = command(
         commands, "report", _report, "Write the page of saved runs: report.html, report.md and plots."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a name (run1), a number (0001) or a path")
     parser.add_argument(
         "--out", type=Path, default=OUT, metavar="DIR", help="folder to write to (default: %(default)s)"
     )
-    _add_flag(parser, "price", default=None)
+    add_flag(parser, "price", default=None)
     _add_storage(parser)
 
 
 def _report(options: argparse.Namespace) -> int:
     from stepcost.report.command import report  # noqa: PLC0415 (see above)
 
-    given = _value(options, "price")
+    given = value(options, "price")
     price = None if given is None else price_of(given)
     return report(options.runs, options.out, options.storage, price)
 
@@ -221,7 +247,7 @@ def _report(options: argparse.Namespace) -> int:
 def _add_compare(commands: Any) -> None:
     from stepcost.report.compare.command import DESCRIPTION, EPILOG, add_arguments  # noqa: PLC0415 (see above)
 
-    parser = _command(commands, "compare", _compare, DESCRIPTION)
+    parser = command(commands, "compare", _compare, DESCRIPTION)
     parser.epilog = EPILOG
     add_arguments(parser)
     _add_storage(parser)
@@ -234,7 +260,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _add_list(commands: Any) -> None:
-    parser = _command(commands, "list", _list, "List the saved runs.")
+    parser = command(commands, "list", _list, "List the saved runs.")
     _add_storage(parser)
 
 
@@ -245,7 +271,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _add_record(commands: Any) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "record",
         _record,
@@ -253,7 +279,7 @@ def _add_record(commands: Any) -> None:
     )
     parser.add_argument("rows", nargs="*", metavar="MODEL:IMAGE_SIZE")
     parser.add_argument("--keys", type=Path, help="a file of convolutions, as --list prints them")
-    _add_flag(parser, "batch_sizes", default="4,16,64,256,1024")
+    add_flag(parser, "batch_sizes", default="4,16,64,256,1024")
     parser.add_argument("--limit-s", type=float, default=120.0, help="stop recording after so many seconds")
     parser.add_argument("--fallbacks", action="store_true", help="also what large workspaces fall back to")
     parser.add_argument("--list", action="store_true", help="only print the convolutions; needs no GPU")
@@ -270,12 +296,12 @@ def _record(options: argparse.Namespace) -> int:
     from stepcost.predicting.recorded import TABLES  # noqa: PLC0415 (see above)
 
     asked = {"limit_s": options.limit_s, "fallbacks": options.fallbacks, "folder": options.out or TABLES}
-    print(record_table(found, _value(options, "batch_sizes"), **asked))
+    print(record_table(found, value(options, "batch_sizes"), **asked))
     return 0
 
 
 def _add_record_times(commands: Any) -> None:
-    parser = _command(
+    parser = command(
         commands,
         RECORD_TIMES,
         _record_times,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from stepcost.catalog.cards import CARDS
 from stepcost.catalog.datasets import NAMED
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.optimizers import find_optimizer
@@ -112,11 +113,6 @@ def wholes(least: int, most: int | None = None) -> Callable[[str, str], tuple[in
     return read
 
 
-def wholes_or_none(least: int) -> Callable[[str, str], tuple[int, ...]]:
-    """Read whole numbers separated by commas, or none."""
-    return lambda flag, text: wholes(least)(flag, text) if text else ()
-
-
 def _distinct(flag: str, text: str, values: tuple[T, ...]) -> tuple[T, ...]:
     if not values:
         raise ValueError(f"{flag}: {text!r} names nothing")
@@ -174,11 +170,23 @@ def engines(flag: str, text: str) -> tuple[str, ...]:
     return names_of(ENGINES)(flag, text) if text else ()
 
 
+def several_gpus(flag: str, text: str) -> tuple[int, ...]:
+    """Read whole numbers of 2 or more separated by commas, or none."""
+    return wholes(2)(flag, text) if text else ()
+
+
 def parallel(flag: str, text: str) -> tuple[str, ...]:
     """Read strategies separated by commas, ``all``, or none."""
     if text == "all":
         return PARALLEL
     return names_of(PARALLEL)(flag, text) if text else ()
+
+
+def cards(flag: str, text: str) -> tuple[str, ...]:
+    """Read cards separated by commas, ``all``, or none."""
+    if text == "all":
+        return tuple(CARDS)
+    return names_of(CARDS)(flag, text) if text else ()
 
 
 def savers(flag: str, text: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 HOUR_S = 3600
@@ -19,9 +20,13 @@ class Price:
     """Of the currency; empty where none was given."""
     an_hour: float
 
+    def amount(self, seconds: float) -> float:
+        """Return what so many seconds cost."""
+        return self.an_hour * seconds / HOUR_S
+
     def of(self, seconds: float) -> str:
         """Write what so many seconds cost: ``$13.20``; less than one in two digits: ``0.0000063``."""
-        money = self.an_hour * seconds / HOUR_S
+        money = self.amount(seconds)
         places = 2 if money >= 1 else 1 - int(f"{money:.1e}".partition("e")[2])
         return f"{self.symbol}{money:,.{places}f}"
 
@@ -32,3 +37,23 @@ def price_of(text: str) -> Price:
     if found is None or not float(found[2]):
         raise ValueError(f"{text!r} is not a price; it takes money for an hour: 2.50/h or $2.50/h")
     return Price(given=text.strip(), symbol=found[1], an_hour=float(found[2]))
+
+
+def prices_of(text: str, cards: Collection[str]) -> dict[str, Price]:
+    """Read what an hour of each of some cards costs: ``h100-80gb=2.50,a10=$0.60``.
+
+    Raises ``ValueError`` in one line for what is no price and for a card that is not among ``cards``.
+    """
+    found: dict[str, Price] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        name, is_given, money = part.partition("=")
+        if not is_given:
+            raise ValueError(f"{part!r} is no price of a card; it takes h100-80gb=2.50 for 2.50 an hour")
+        if name not in cards:
+            raise ValueError(f"{name!r} is not among the cards {', '.join(cards)}")
+        if name in found:
+            raise ValueError(f"{name} has two prices")
+        found[name] = price_of(money if "/" in money else f"{money}/h")
+    if not found:
+        raise ValueError(f"{text!r} names no price; it takes h100-80gb=2.50 for 2.50 an hour")
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from stepcost.ledger import Ledger
 from stepcost.schema import REQUIRED, Change, stored
@@ -15,6 +17,9 @@ BACKWARD = "backward"
 OPTIMIZER_STEP = "optimizer step"
 PHASES = (FORWARD, BACKWARD, OPTIMIZER_STEP)
 """The phases of a training step, in order."""
+ALLOCATED_LIKELY = (
+    "in a predicted row, where time decides whether memory is given back before more is taken: from and to"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,8 @@ class Rank:
     activation_bytes: int | None = stored("what forward leaves allocated")
     peak_allocated_bytes: int | None = stored("highest allocated memory in a steady step")
     peak_reserved_bytes: int | None = stored("highest reserved memory, read with the former")
+    peak_allocated_likely_bytes: tuple[int, ...] | None = stored(ALLOCATED_LIKELY)
+    peak_reserved_likely_bytes: tuple[int, ...] | None = stored("the same of reserved memory")
     process_bytes: int | None = stored("memory of its process after the training steps")
     context_bytes: int | None = stored("that less what is reserved")
     communicator_bytes: int | None = stored(
@@ -127,6 +134,8 @@ class Reading:
     peak_reserved_bytes: int | None = stored(
         "highest reserved memory (segments held by the caching allocator), read with the former", gated=True
     )
+    peak_allocated_likely_bytes: tuple[int, ...] | None = stored(ALLOCATED_LIKELY)
+    peak_reserved_likely_bytes: tuple[int, ...] | None = stored("the same of reserved memory")
     peak_moment: str | None = stored(
         "the phase whose peak is highest: `forward`, `backward` or `optimizer step`"
     )
@@ -183,3 +192,25 @@ class Reading:
         )
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
+
+
+def of_rank(reading: Reading, **more: Any) -> Reading:
+    """Return the reading of a rank with what it says of ranks, and ``more``, in its ``ranks``."""
+    names = {one.name for one in fields(Rank)} & {one.name for one in fields(Reading)}
+    return replace(reading, ranks=(Rank(**{name: getattr(reading, name) for name in names}, **more),))
+
+
+def as_one(readings: Sequence[Reading]) -> Reading:
+    """Return the reading of the rank that reserves most, the first of them, with those of all in ``ranks``.
+
+    A rank that does not fit comes first, then one of which that cannot be said. What is unread in any of them
+    is in its ``unread``.
+    """
+    most = max(readings, key=lambda one: (one.fits is False, one.fits is None, one.peak_reserved_bytes or 0))
+    unread = {name: why for one in reversed(readings) for name, why in one.unread.items()}
+    return replace(
+        most,
+        ranks=tuple(rank for one in readings for rank in one.ranks),
+        seconds=max((one.seconds for one in readings if one.seconds), default=None),
+        unread=unread | most.unread,
+    )

@@ -16,11 +16,14 @@ from stepcost.schema import REQUIRED, Count, stored
 
 ATTENTIONS = ("auto", "math", "efficient", "flash")
 """Kernels of ``scaled_dot_product_attention``."""
-ALONE = "none"
-"""``parallel`` of a step on one GPU."""
-PARALLEL = (ALONE, "ddp", "zero1", "fsdp2")
+ALONE, FSDP2 = "none", "fsdp2"
+"""``parallel`` of a step on one GPU, and of one whose GPUs hold parts of the model."""
+PARALLEL = (ALONE, "ddp", "zero1", FSDP2)
 """How several GPUs share a step: not at all; or by torch's ``DistributedDataParallel``, the same with
 ``ZeroRedundancyOptimizer``, or ``fully_shard``."""
+FSDP_OPTIONS = ("fsdp_precision", "fsdp_keep_gathered")
+"""What else can be said of a step whose GPUs hold parts of the model, by the request's names."""
+FSDP_PRECISIONS = ("bf16",)
 BLOCKS = "blocks"
 """``--checkpoint`` without a class: the model's blocks."""
 DEFAULT_SEQUENCE_LENGTH = 512
@@ -105,6 +108,17 @@ class Request:
     gpus: Count = stored(
         "GPUs that share the step, with a process and a batch each", identifies=True, absent=1, default=1
     )
+    fsdp_precision: str | None = stored(
+        "`bf16` where FSDP2 gathers parameters in bfloat16, to compute in it, and sums gradients in float32; "
+        "null where it does all in the dtype of the weights",
+        identifies=True,
+    )
+    fsdp_keep_gathered: bool = stored(
+        "whether FSDP2 keeps what it gathered in forward until backward, and does not gather it again",
+        identifies=True,
+        absent=False,
+        default=False,
+    )
     engine: str = stored("how a step is launched: a name in the catalog", identifies=True, default="eager")
     device: str = "cuda:0"
     """The torch device string: ``cuda:N`` or ``cpu``."""
@@ -139,6 +153,10 @@ class Request:
         return self._why_not_parallel()
 
     def _why_not_parallel(self) -> str | None:
+        if self.parallel != FSDP2:
+            for name in FSDP_OPTIONS:
+                if getattr(self, name):
+                    return f"--{name.replace('_', '-')}: it is of --parallel {FSDP2}"
         if self.parallel == ALONE:
             return None if self.gpus == 1 else f"--gpus {self.gpus}: without --parallel a step has one"
         if self.gpus == 1:
@@ -154,21 +172,23 @@ class Request:
         row = find_optimizer(self.optimizer)
         if self.parallel == "zero1" and row.by_module:
             return f"--parallel zero1: it parts parameters, and {self.optimizer} takes the whole model"
-        if self.parallel == "fsdp2" and (row.by_module or row.state_rule is not None):
+        if self.parallel == FSDP2 and (row.by_module or row.state_rule is not None):
             return f"--parallel fsdp2: it parts tensors, and {self.optimizer} takes them whole"
-        if self.parallel == "fsdp2" and self.channels_last:
+        if self.parallel == FSDP2 and self.channels_last:
             return "--parallel fsdp2 with --channels-last: it takes weights that are contiguous"
+        if self.fsdp_precision is not None and self.precision != "fp32":
+            asked = f"--fsdp-precision {self.fsdp_precision} with --precision {self.precision}"
+            return f"{asked}: each says in what a step computes; the weights stay in fp32 under the first"
         return None
 
 
 def why_not_predicted_on(card: Card, request: Request) -> str | None:
     """Say in one line why a request is not predicted for a card; ``None`` where it is."""
-    if request.gpus > 1:
-        return f"--parallel {request.parallel} is measured, not predicted"
-    emulated = emulated_on(request.precision, card.compute_capability)
+    precision = request.fsdp_precision or request.precision
+    emulated = emulated_on(precision, card.compute_capability)
     if emulated is None:
         return None
-    return f"--precision {request.precision} is not predicted for {card.gpu}: {emulated}; fp16 it can do"
+    return f"--precision {precision} is not predicted for {card.gpu}: {emulated}; fp16 it can do"
 
 
 def without_images(request: Request, kind: str) -> Request:
@@ -238,5 +258,15 @@ def step_words(fields: Mapping[str, Any]) -> list[str]:
     if fields.get("lora"):
         words.append(f"LoRA of rank {fields['lora']}")
     if (fields.get("parallel") or ALONE) != ALONE:
-        words.append(f"{fields['parallel']} on {fields.get('gpus') or '?'} GPUs")
+        words.append(f"{way_to_share(fields)} on {fields.get('gpus') or '?'} GPUs")
     return words
+
+
+def way_to_share(fields: Mapping[str, Any]) -> str:
+    """Say in words how GPUs share a step, from the fields of a request or a stored row."""
+    words = [fields.get("parallel") or ALONE]
+    if fields.get("fsdp_precision"):
+        words.append(f"in {fields['fsdp_precision']}")
+    if fields.get("fsdp_keep_gathered"):
+        words.append("kept gathered")
+    return " ".join(words)

@@ -24,8 +24,8 @@ class Asked:
     name: str | None = stored("the benchmark's name (pytest-benchmark's own)")
     fullname: str | None = stored("the same with its file (pytest-benchmark's own)")
     question: str | None = stored(
-        "`1a`, `1b`, `1c`, `2a`, `3a`, `3b`, `4`, `5`, `6` or `instrument`. A `2a` row answers 2b too, a "
-        "`3b` row 3c and 3d",
+        "`1a`, `1b`, `1c`, `2a`, `3a`, `3b`, `4`, `5`, `6`, `7` or `instrument`. A `2a` row answers 2b too, "
+        "a `3b` row 3c and 3d",
         identifies=True,
     )
     timed: str | None = stored(
@@ -121,6 +121,19 @@ class Times:
         "of several GPUs: time in a step during which NCCL's kernels run, on the GPU that waits least"
     )
     exposed_communication_s: float | None = stored("that of it during which no other kernel runs there")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedTime:
+    """Of predicted rows: what a captured step would take."""
+
+    step_s: float | None = stored("a step, the optimizer included")
+    step_low_s: float | None = stored("with `step_high_s` the interval that the measured step is expected in")
+    step_high_s: float | None = stored("its other end")
+    step_basis: str | None = stored(
+        "what that rests on: `recorded on this card`, or another one, `from rates`"
+    )
+    step_engine: str | None = stored("the engine that launches that step; `engine` is that of the memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +249,7 @@ PARTS = (
     Search,
     PredictedLargest,
     PredictedLongest,
+    PredictedTime,
     EngineStep,
     Energy,
     Training,

@@ -33,6 +33,8 @@ NUM_CLASSES_EXPECTED = 10
 CPU_STUDY_S = 30.0
 """A model whose training runs take longer than this on the CPU is not trained there."""
 
+PREDICTED_GPUS = 2
+"""Between so many GPUs a step is shared where there is none, and nobody says between how many."""
 EVALUATION = "evaluation"
 """Mode of a model in which dropout leaves nothing out, and batch norm takes no statistics of the batch."""
 LOSSES_STEPS, LOSSES_BATCH, LOSSES_SEQUENCE = 2, 2, 32
@@ -102,10 +104,7 @@ class Session(Measurements):
         why_not = ENGINES[self.study_engine].why_not(settings.batch_optimizer)
         if why_not:
             raise ValueError(f"--engine {self.study_engine}: {why_not}")
-        self._check_gpus(max(settings.gpus, default=0))
-
-    def _check_gpus(self, most: int) -> None:
-        if self.on_gpu and most > self._gpus_here:
+        if self.on_gpu and (most := max(settings.gpus, default=0)) > self._gpus_here:
             raise ValueError(f"--gpus {most}: from {self.machine.device} on there are {self._gpus_here}")
 
     @property
@@ -115,8 +114,8 @@ class Session(Measurements):
 
     @property
     def gpus(self) -> int:
-        """How many GPUs share a step of question 6: those asked for first, else all."""
-        return self.settings.gpus[0] if self.settings.gpus else self._gpus_here
+        """How many GPUs share a step of question 6 where nothing else is asked."""
+        return self._gpus_here if self.on_gpu else PREDICTED_GPUS
 
     @property
     def _gpus_here(self) -> int:
@@ -125,11 +124,10 @@ class Session(Measurements):
 
     @property
     def why_no_parallel(self) -> str | None:
-        """Why no step is shared between GPUs here; ``None`` where there are several."""
-        if self.gpus > 1 and self.on_gpu:
+        """Why no step is shared between GPUs here; ``None`` where there are several, or it is predicted."""
+        if self.gpus > 1:
             return None
-        one = f"this machine has one from {self.machine.device} on"
-        return f"only several GPUs can tell: {self.machine.why_no_gpu or one}"
+        return f"only several GPUs can tell: this machine has one from {self.machine.device} on"
 
     @property
     def study_engine(self) -> str:
@@ -227,12 +225,12 @@ class Session(Measurements):
         unread = {**step["unread"], **limits["unread"]}
         return {**step, **limits, "least_s": least_s(step["least_bytes"], limits), "unread": unread}
 
-    @property
-    def why_no_losses(self) -> str | None:
-        """Why losses in fp64 are not read here; ``None`` where they are."""
-        if self.on_gpu or self.model.parameters <= CPU_LOSSES_PARAMETERS:
+    def why_no_losses(self, gpus: int = 1) -> str | None:
+        """Why losses in fp64 are not read here in so many processes; ``None`` where they are."""
+        parameters = self.model.parameters * gpus
+        if self.on_gpu or parameters <= CPU_LOSSES_PARAMETERS:
             return None
-        return f"a step of {self.model.parameters:,} parameters in fp64 takes too long without a GPU"
+        return f"a step of {parameters:,} parameters in fp64 takes too long without a GPU"
 
     def losses(self, request: Request) -> list[float]:
         """Return the losses of the first steps of ``request`` in fp64, read once a session.
@@ -248,8 +246,9 @@ class Session(Measurements):
         They are as those of ``losses``, of a model in evaluation mode: dropout would leave out others on each
         GPU, and batch norm takes statistics of each GPU's batch. Raises ``MeasureError``.
         """
-        shared = self._small(request)
-        alone = replace(shared, batch_size=shared.batch_size * request.gpus, parallel=ALONE, gpus=1)
+        shared = replace(self._small(request), fsdp_precision=None)
+        size = shared.batch_size * request.gpus
+        alone = replace(shared, batch_size=size, parallel=ALONE, gpus=1, fsdp_keep_gathered=False)
         whole = self._losses_of(alone, EVALUATION)
         return self._losses_of(shared, EVALUATION), whole
 
@@ -272,25 +271,41 @@ class Session(Measurements):
         Raises ``MeasureError``; the next prediction then gets a new child.
         """
         with self.costs.of("predict memory"):
-            reading: Reading = self._predicted("predict", request)
+            reading: Reading = self._predicted("predict", request, self.settings.card)
         return reading
 
     def predicted_largest(self, request: Request) -> PredictedLargest:
         """Predict the largest batch that the card of ``--gpu`` would train. Raises ``MeasureError``."""
         with self.costs.of("predict the largest batch"):
-            largest: PredictedLargest = self._predicted("largest_batch", request)
+            largest: PredictedLargest = self._predicted("largest_batch", request, self.settings.card)
         return largest
+
+    @property
+    def card_engine(self) -> str:
+        """How the steps of question 7 are launched: as those of 3b to 3d, or by graph where that is eager."""
+        return self.study_engine if ENGINES[self.study_engine].captured else "graph"
+
+    @functools.cached_property
+    def on_cards(self) -> dict[str, dict[str, Any]]:
+        """What a row stores of a step on each card of ``--cards``, by its name. Raises ``MeasureError``."""
+        settings = self.settings
+        request = self.request(optimizer=settings.batch_optimizer, batch_size=settings.optimizer_batch_size)
+        with self.costs.of("predict a step on other cards"):
+            found: dict[str, dict[str, Any]] = self._predicted(
+                "on_cards", request, settings.cards, self.card_engine
+            )
+        return found
 
     @functools.cached_property
     def validation(self) -> str | None:
         """What predictions were compared with, in one line; ``None`` where nothing is predicted."""
-        return None if self.on_gpu else str(self._predicted("validation", self.any_step))
+        return None if self.on_gpu else str(self._predicted("validation", self.any_step, self.settings.card))
 
     def _predicted(self, method: str, *arguments: Any) -> Any:
         if self._predictor is None:
             self._predictor = self.worker(jobs.PREDICTION)
         try:
-            return self._predictor.call(method, *arguments, self.settings.card)
+            return self._predictor.call(method, *arguments)
         except MeasureError:
             self.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,21 +34,31 @@ def count_step(step: TrainingStep, batch: Any) -> dict[str, Any]:
     State is told from single numbers, such as a count of steps; a tensor that parameters share counts once.
     """
     trainable = [parameter for parameter in step.model.parameters() if parameter.requires_grad]
+    return (
+        count_parameters(step.model)
+        | count_state(state_of(step.optimizer))
+        | {
+            "without_gradient_bytes": bytes_of(p for p in trainable if p.grad is None),
+            "gradient_bytes": bytes_of(p.grad for p in trainable),
+            "buffer_bytes": bytes_of(step.model.buffers()),
+            "input_bytes": bytes_of(tensors_in(batch)),
+            "checkpointed_modules": checkpointed_modules(step.model),
+        }
+    )
+
+
+def count_state(states: Mapping[torch.Tensor, Mapping[str, Any]]) -> dict[str, int]:
+    """Count an optimizer's state in bytes, by parameter, as ``Reading`` names it."""
     kept: dict[int, torch.Tensor] = {}
     numbers: dict[int, torch.Tensor] = {}
-    for parameter, state in state_of(step.optimizer).items():
+    for parameter, state in states.items():
         for value in state.values():
             if isinstance(value, torch.Tensor):
                 is_number = value.numel() == 1 and value.shape != parameter.shape
                 (numbers if is_number else kept)[id(value)] = value
-    return count_parameters(step.model) | {
-        "without_gradient_bytes": bytes_of(p for p in trainable if p.grad is None),
-        "gradient_bytes": bytes_of(p.grad for p in trainable),
-        "buffer_bytes": bytes_of(step.model.buffers()),
+    return {
         "optimizer_state_bytes": bytes_of(kept.values()),
         "optimizer_scalar_bytes": bytes_of(numbers.values()),
-        "input_bytes": bytes_of(tensors_in(batch)),
-        "checkpointed_modules": checkpointed_modules(step.model),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MB = 10**6
 GB = 10**9
 BYTES_NOTE = "MB (10**6 bytes)"
@@ -26,6 +28,19 @@ def range_mb(low_bytes: float, high_bytes: float) -> str:
 def gb(size_bytes: float, digits: int) -> str:
     """Write bytes as ``85.0 GB`` (GB = 10**9 bytes)."""
     return f"{size_bytes / GB:,.{digits}f} GB"
+
+
+def places(numbers: Sequence[int]) -> str:
+    """Say ``0 to 2, 5`` of whole numbers in order."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(
+        count(run[0]) if len(run) == 1 else f"{count(run[0])} to {count(run[-1])}" for run in runs
+    )
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -107,3 +107,41 @@ def test_an_unknown_card_is_one_line():
     """A name close to one in the catalog gets a hint."""
     with pytest.raises(ValueError, match="did you mean h100-80gb"):
         find_card("H100")
+
+
+MATRIX_OPERATIONS = {
+    "7.0": 1024,
+    "7.5": 1024,
+    "8.0": 2048,
+    "8.6": 1024,
+    "8.9": 1024,
+    "9.0": 4096,
+    "10.0": 8192,
+    "12.0": 1024,
+}
+"""Dense operations in 16 bits that one multiprocessor makes in a clock (white papers, as above)."""
+BUS_BYTES = {"t4": 32, "l4": 24, "a10": 48, "l40s": 48, "rtx3090": 48, "rtx4090": 48, "rtx5090": 64}
+"""Width of the memory bus; of stacked memory (HBM) by architecture: 512, 640, 768 or 1024."""
+HBM_BYTES = {"v100": 512, "a100": 640, "h100": 640, "h200": 768, "b200": 1024}
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_rates_are_those_of_clocks_and_units(name):
+    """Published rates are what multiprocessors, bus and clocks make of them, to 12 %.
+
+    GeForce cards make half as many 16-bit operations where sums are in fp32. Hopper's and Blackwell's rates
+    are published for a lower clock.
+    """
+    card = CARDS[name]
+    _, capability, _, cores, _, _ = PUBLISHED[name]
+    halved = 2 if "GeForce" in card.gpu else 1
+    clock = card.clock_mhz * 1e6
+    width = BUS_BYTES.get(name) or HBM_BYTES[name.partition("-")[0]]
+    assert card.memory_gb_per_s * 1e9 == pytest.approx(2 * card.memory_clock_mhz * 1e6 * width, rel=0.12)
+    assert card.fp32_tflops * 1e12 == pytest.approx(2 * cores * clock, rel=0.12)
+    made = card.multiprocessors * clock * MATRIX_OPERATIONS[capability] / halved
+    assert card.half_tflops * 1e12 == pytest.approx(made, rel=0.12)
+    if card.tf32_tflops is None:
+        assert float(capability) < 8
+    else:
+        assert card.tf32_tflops == pytest.approx(card.half_tflops / 2, rel=0.03)

@@ -1,6 +1,7 @@
 """Predictions compared with committed readings from real GPUs: the errors are bounded here."""
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,41 @@ def test_reference_runs_are_predicted_to_the_byte(name, card):
     for row in rows:
         assert row["peak_allocated_bytes"] == row["peak_reserved_bytes"] == 0
         assert abs(row["process_bytes"]) < 0.002
+
+
+def test_several_gpus_are_compared_rank_by_rank(capsys):
+    """Of a reference run on two GPUs each rank is a line; what is not predicted is named; ranges count."""
+    pytest.importorskip("transformers", reason="an extra: pip install 'stepcost[transformers]'")
+    rows = list(compare(REFERENCE / "h200-141gb-x2-gpt2-ranks.json", CARDS["h200-141gb"], "2.11", False))
+    assert [(row["request"].parallel, row["rank"]) for row in rows] == [
+        ("none", None),
+        ("ddp", 0),
+        ("ddp", 1),
+        ("zero1", 0),
+        ("zero1", 1),
+    ]
+    assert {row["peak_allocated_bytes"] for row in rows} == {0}
+    assert [row["rank"] for row in rows if row["peak_reserved_bytes"]] == [0]
+    assert all(row["likely"]["peak_reserved_bytes"] for row in rows)
+    assert "fsdp2 on 2 GPUs is not compared: --parallel fsdp2 is measured, not" in capsys.readouterr().err
+
+
+def test_what_was_predicted_before_is_compared_as_it_was_written(tmp_path, capsys):
+    """With --predictions nothing is predicted again: what the file says of that card is held against."""
+    request = {"model": "m", "optimizer": "sgd", "batch_size": 1, "parallel": "ddp", "gpus": 2}
+    held = [dict.fromkeys(FIGURES, size) for size in (100, 200)]
+    read = {"fits": True, "ranks": held, "unread": {}, "seconds": 1.0}
+    ours = read | {"ranks": [held[0], held[1] | {"peak_reserved_bytes": 150}]}
+    ours["ranks"][1]["peak_reserved_likely_bytes"] = [150, 210]
+    lines = [{"card": "h200-141gb", "reading": ours}, {"card": "h100-80gb", "reading": read}]
+    written, measured = tmp_path / "written.jsonl", tmp_path / "measured.jsonl"
+    written.write_text("".join(json.dumps(one | {"request": request}) + "\n" for one in lines))
+    measured.write_text(json.dumps({"request": request, "reading": read}) + "\n")
+    asked = [str(measured), "--gpu", "h200-141gb", "--torch", "2.11", "--predictions", str(written)]
+    assert main(asked) == 0
+    out = capsys.readouterr().out
+    assert "| m, ddp on 2 GPUs, rank 1 | sgd | 1 | 32 | +0.000 | -25.000 | +0.000 |" in out
+    assert "peak_reserved_bytes: 2 of 2 as predicted or in range." in out
 
 
 def some_readings(path, *models):

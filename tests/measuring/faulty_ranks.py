@@ -15,6 +15,7 @@ from stepcost.measuring.child import enter_phase
 from stepcost.measuring.configuration import Configuration
 from stepcost.measuring.launch import build_step
 from stepcost.measuring.rank import Rank, RankLosses, device_of, join
+from stepcost.parallel import bucket_bytes
 from stepcost.reading import Moment, Reading
 
 
@@ -89,7 +90,7 @@ class Recorded(Rank):
         self.step()
         self.note_buckets()
         self.step()
-        return self.training_step.known, self.unread, self.bucket_bytes()
+        return self.training_step.known, self.unread, bucket_bytes(self.training_step)
 
     def reading(self):
         """Read what a GPU would tell, of which this rank reserves 1000 bytes more than the one before."""

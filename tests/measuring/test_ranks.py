@@ -13,8 +13,8 @@ from stepcost.failures import ChildDied, ChildFailed, ChildHung, ChildKilled, Me
 from stepcost.ledger import PARALLEL, Ledger
 from stepcost.measuring.measurements import Measurements
 from stepcost.measuring.process import Worker
-from stepcost.measuring.ranks import AS_ONE, Group, as_one
-from stepcost.reading import Rank, Reading
+from stepcost.measuring.ranks import AS_ONE, Group
+from stepcost.reading import Rank, Reading, as_one
 from stepcost.request import Request
 from stepcost.row import clean_row, measured
 from stepcost.schema import build
@@ -162,6 +162,12 @@ def test_groups_are_started_for_several_gpus_alone(monkeypatch):
         ({"parallel": "fsdp2", "optimizer": "muon"}, r"--parallel fsdp2: .* muon takes them whole"),
         ({"parallel": "fsdp2", "optimizer": "adafactor"}, r"--parallel fsdp2: .* adafactor takes them whole"),
         ({"parallel": "fsdp2", "channels_last": True}, r"--parallel fsdp2 with --channels-last"),
+        ({"fsdp_precision": "bf16"}, r"--fsdp-precision: it is of --parallel fsdp2"),
+        ({"fsdp_keep_gathered": True}, r"--fsdp-keep-gathered: it is of --parallel fsdp2"),
+        (
+            {"parallel": "fsdp2", "fsdp_precision": "bf16", "precision": "bf16"},
+            r"--fsdp-precision bf16 with --precision bf16: each says",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_one_line(fields, said):

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from stepcost.catalog.cards import CARDS
-from stepcost.predicting import largest, predict
+from stepcost.predicting import largest, predict, traces
 from stepcost.predicting.largest import largest_batch
-from stepcost.predicting.trace import Trace, trace_run
+from stepcost.predicting.tape import ALLOC, FREE, MARK, Event
+from stepcost.predicting.trace import STEP_BEGINS, STEP_DONE, Trace, trace_run
+from stepcost.predicting.traces import Traces
+from stepcost.reading import BACKWARD, FORWARD
 from stepcost.request import Request
 
 SMALL = Request(model="small-cnn", optimizer="sgd", batch_size=64, image_size=224)
@@ -65,15 +68,36 @@ def test_the_end_of_the_search_is_a_lower_bound(monkeypatch: pytest.MonkeyPatch)
     assert (found.largest_batch_at_least, found.largest_batch_likely) == (None, (128,))
 
 
+def test_a_batch_that_fails_does_not_hide_a_larger_one_that_fits() -> None:
+    """A step of n MiB, and 10 MiB more at 41, 42 and from 44 on: in 45 MiB 43 fit; 40 are not the end."""
+    mib = 1 << 20
+
+    def made(number: int) -> list[Trace]:
+        size = (number + 10 * (number in {41, 42} or number >= 44)) * mib
+        events: list[Event] = [
+            (MARK, STEP_BEGINS, None),
+            (ALLOC, 1, size),
+            (MARK, FORWARD, BACKWARD),
+            (FREE, 1, size),
+            (MARK, STEP_DONE, None),
+        ]
+        held = ("parameter_bytes", "buffer_bytes", "optimizer_state_bytes", "input_bytes")
+        return [Trace(events=events, kinds={}, counted=dict.fromkeys(held, 0))]
+
+    card = replace(H100, total_bytes=(45 + 480 + 760) * mib)
+    found = largest_batch(replace(SMALL, batch_size=2), card, torch_version="2.11", traces=Traces(made))
+    assert (found.largest_batch, found.largest_batch_at_most) == (43, 43)
+
+
 def test_few_predictions_find_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensor bytes of two batches give a guess, so that a dozen predictions are enough."""
+    """Two batches give a guess, and what lies between is on a line: half a dozen traces are enough."""
     traced: list[int] = []
 
     def counted(request: Request, **options: Any) -> Trace:
         traced.append(request.batch_size)
         return trace_run(request, **options)
 
-    monkeypatch.setattr(largest, "trace_run", counted)
+    monkeypatch.setattr(traces, "trace_run", counted)
     largest_batch(SMALL, H100)
-    assert len(traced) <= 12
+    assert len(traced) <= 7
     assert len(set(traced)) == len(traced)

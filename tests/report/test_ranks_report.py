@@ -66,8 +66,7 @@ def test_each_gpu_is_a_line_beside_one_gpu():
         ("none", "0"),
         ("ddp", "0"),
         ("ddp", "1"),
-        ("fsdp2", "0"),
-        ("fsdp2", "1"),
+        ("fsdp2", "0 to 1"),  # alike
     ]
     expected = {
         ("none", "0", "process"): "1,500.0",
@@ -78,9 +77,9 @@ def test_each_gpu_is_a_line_beside_one_gpu():
         ("ddp", "1", "workspace"): "40.0",
         ("ddp", "1", "x one GPU"): "1.25",
         ("ddp", "1", "examples/s"): "128",
-        ("fsdp2", "1", "parameters"): "50.0",
-        ("fsdp2", "1", "gradients"): "50.0",
-        ("fsdp2", "1", "step ms"): "200",
+        ("fsdp2", "0 to 1", "parameters"): "50.0",
+        ("fsdp2", "0 to 1", "gradients"): "50.0",
+        ("fsdp2", "0 to 1", "step ms"): "200",
     }
     assert {key: cell(found, key[2], *key[:2]) for key in expected} == expected
     assert found.text == (
@@ -100,7 +99,7 @@ def test_split_batch_and_communication_are_said():
         "ddp 0.600 and fsdp2 0.600."
     )
     assert (cell(found, "NCCL ms", "ddp", "0"), cell(found, "not hidden", "ddp", "0")) == ("40.0", "25.0 %")
-    assert cell(found, "NCCL ms", "fsdp2", "0") == "?"
+    assert cell(found, "NCCL ms", "fsdp2", "0 to 1") == "?"
     assert answer("6", [split, shared]).table.rows[0][:2] == ("ddp", "0")
     whole = answer("6", [split, shared])  # of the batch that is not split
     assert cell(whole, "examples/s", "ddp", "0") == "128"
@@ -135,12 +134,36 @@ def test_ways_to_share_are_two_things_to_a_comparison():
     assert len({identity(one) for one in (DDP, DDP | {"parallel": "zero1"}, DDP | {"gpus": 4})}) == 3
 
 
+def test_what_is_asked_of_fsdp2_is_said_with_its_name():
+    """Beside other strategies, of which it cannot be asked, its rows belong to the same answer."""
+    asked = FSDP | {"fsdp_precision": "bf16", "fsdp_keep_gathered": True}
+    found = answer("6", [DDP, asked, ALONE])
+    assert "on one GPU; fsdp2 in bf16 kept gathered 1,750.0 MB" in found.text
+    assert [line[0] for line in found.table.rows][1:] == ["ddp", "ddp", "fsdp2 in bf16 kept gathered"]
+    assert len({identity(one) for one in (FSDP, asked, asked | {"fsdp_keep_gathered": False})}) == 3
+
+
+def test_numbers_of_gpus_stand_side_by_side():
+    """Where one strategy is shared by 2 and by 4 the answer, the table and the plot say by how many."""
+    both = [DDP | {"source": "predicted"}, row("ddp", 0.1, *[HALF] * 4) | {"source": "predicted"}]
+    both[1]["ranks"][3] = HALF | {"peak_reserved_likely_bytes": [875_000_000, 990_000_000]}
+    found = answer("6", both)
+    assert "of 2, 4 GPUs" in found.text
+    assert "ddp on 4 1,750.0 MB and ddp on 2 1,900.0 MB" in found.text
+    assert [line[:2] for line in found.table.rows][2:] == [("ddp on 4", "0 to 2"), ("ddp on 4", "3")]
+    assert cell(found, "at most", "ddp on 4", "3") == "990.0"
+    plot = memory_by_rank(Run(name="ranks", path=Path("ranks.json"), rows=tuple(both)))
+    assert isinstance(plot, Plot)
+    assert [text.get_text() for text in plot.figure.axes[0].texts][::2] == ["ddp on 2", "ddp on 4"]
+    assert "the fullest GPU of each" in plot.caption
+
+
 def test_the_plot_has_a_bar_for_each_gpu():
     """One GPU, then each of both by strategy, with process and time; what is gathered is in its key."""
     plot = memory_by_rank(Run(name="ranks", path=Path("ranks.json"), rows=tuple(ROWS)))
     assert isinstance(plot, Plot)
     written = [text.get_text() for text in plot.figure.axes[0].texts]
-    assert written[::2] == ["none", "ddp, GPU 0", "ddp, GPU 1", "fsdp2, GPU 0", "fsdp2, GPU 1"]
+    assert written[::2] == ["none", "ddp, GPU 0", "ddp, GPU 1", "fsdp2, GPU 0 to 1"]
     assert written[1] == "process 1,500.0 MB · 100 ms"
     assert written[7] == "process 1,750.0 MB · 200 ms"
     assert "buckets, gathered parameters 25.0 MB" in plot.description
@@ -163,22 +186,6 @@ def test_time_over_the_number_of_gpus():
     assert [text.get_text() for text in right.texts] == ["150"]
     for lacking in ((DDP,), (ALONE,)):
         assert isinstance(step_time_over_gpus(Run(name="one", path=Path("one.json"), rows=lacking)), str)
-
-
-def test_numbers_of_gpus_are_told_apart():
-    """With two and with four GPUs each strategy is a line of its own, named by the number."""
-    four = DDP | {"gpus": 4, "ranks": [FULLEST] * 4}
-    found = answer("6", [four, *ROWS])
-    assert [line[:2] for line in found.table.rows] == [
-        ("none", "0"),
-        *(("ddp on 2", str(place)) for place in range(2)),
-        *(("ddp on 4", str(place)) for place in range(4)),
-        *(("fsdp2 on 2", str(place)) for place in range(2)),
-    ]
-    assert found.text.startswith(
-        "The fullest of 2 and 4 GPUs takes, of process memory: 1,500.0 MB on one GPU;"
-    )
-    assert "ddp on 4 1,900.0 MB" in found.text
 
 
 def test_a_run_of_this_question_alone_opens_with_one_gpu():

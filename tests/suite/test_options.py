@@ -64,6 +64,7 @@ def test_the_batch_size_at_which_optimizers_are_compared(sizes, compared):
         ({"savers": "bf16+fp16"}, "--savers: bf16+fp16: bf16 and fp16 both change precision"),
         ({"savers": "all,bf16"}, "--savers: 'all,bf16' names something twice"),
         ({"savers": "plain,bf16"}, "--savers: plain is always among them"),
+        ({"fsdp_precision": "bf16", "parallel": "ddp"}, "--fsdp-precision: it is of --parallel fsdp2"),
         ({"schedule": "step"}, "--schedule: unknown name 'step'"),
         ({"card": "h100"}, "--gpu: unknown name 'h100'; did you mean h100-80gb"),
         ({"price": "2.50"}, "--price: '2.50' is not a price; it takes money for an hour: 2.50/h or $2.50/h"),

@@ -56,12 +56,35 @@ def two_gpus(suite, pytester):
     return suite
 
 
-def test_without_a_gpu_the_skips_say_why(suite):
-    """Without a GPU every way to share a step is skipped with the reason, and nothing fails."""
-    result = suite("--parallel", "all", "--device", "cpu")
+def test_without_a_gpu_it_is_predicted(suite, pytester):
+    """Without a GPU each rank is predicted, on as many GPUs as are named, and losses are compared by gloo."""
+    strategies = "none,zero1,fsdp2"
+    result = suite("--parallel", strategies, "--gpus", "2,3", "--device", "cpu", "--benchmark-save=ranks")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["SKIPPED*only several GPUs can tell: --device cpu was given"])
-    assert "passed" not in result.parseoutcomes()
+    assert result.parseoutcomes() == {"passed": 19, "skipped": 6}
+    rows = [clean_row(bench["extra_info"]) for bench in saved_run(pytester.path)["benchmarks"]]
+    assert [(row["parallel"], row["gpus"], row["source"], len(row["ranks"])) for row in rows] == [
+        (None, None, "predicted", 0),
+        ("zero1", 2, "predicted", 2),
+        ("zero1", 3, "predicted", 3),
+        ("fsdp2", 2, "predicted", 2),
+        ("fsdp2", 3, "predicted", 3),
+        ("zero1", 2, "predicted", 2),  # half of the batch; 8 is not split between 3
+        ("fsdp2", 2, "predicted", 2),
+    ]
+    result.stdout.fnmatch_lines(["6  What do several GPUs *predicted*"])
+
+
+def test_what_is_asked_of_fsdp2_is_in_its_rows_alone(suite, pytester):
+    """What is gathered in bf16 and kept is predicted so; in fp64 losses are those of one process."""
+    options = ("--fsdp-precision", "bf16", "--fsdp-keep-gathered", "--device", "cpu")
+    result = suite("--parallel", "none,fsdp2", *options, "--benchmark-save=ranks")
+    assert result.parseoutcomes() == {"passed": 6, "skipped": 4}
+    rows = [clean_row(bench["extra_info"]) for bench in saved_run(pytester.path)["benchmarks"]]
+    asked = [(row["fsdp_precision"], row["fsdp_keep_gathered"]) for row in rows]
+    assert asked == [(None, None), ("bf16", True), ("bf16", True)], (
+        "with a batch each, and with one that is split"
+    )
 
 
 def test_nothing_is_asked_without_the_flag(suite):

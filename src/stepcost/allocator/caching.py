@@ -1,13 +1,14 @@
 """PyTorch's CUDA caching allocator, in pure Python: where each request goes and what is reserved for it.
 
-The rules are those of ``c10/cuda/CUDACachingAllocator.cpp`` with its default settings and one
-stream. Given the same requests in the same order it makes the same segments and the same
+The rules are those of ``c10/cuda/CUDACachingAllocator.cpp`` with its default settings. Blocks of
+streams are kept apart. Given the same requests in the same order it makes the same segments and the same
 splits; ``tests/predicting`` compares it with histories recorded on GPUs.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from stepcost.allocator.addresses import AddressSpace
@@ -29,12 +30,13 @@ class OutOfMemory(Exception):
 class Block:
     """A stretch of one segment, in use or free; neighbours are linked so that free ones merge."""
 
-    __slots__ = ("address", "before", "behind", "bytes", "free", "small")
+    __slots__ = ("address", "before", "behind", "bytes", "free", "small", "stream")
 
-    def __init__(self, address: int, size_bytes: int, small: bool) -> None:
+    def __init__(self, address: int, size_bytes: int, small: bool, stream: int = 0) -> None:
         self.address = address
         self.bytes = size_bytes
         self.small = small
+        self.stream = stream
         self.free = True
         self.before: Block | None = None
         self.behind: Block | None = None
@@ -67,23 +69,26 @@ class CachingAllocator:
         self.peak_allocated_bytes = 0
         self.peak_reserved_bytes = 0
         self._addresses = AddressSpace()
-        # Per pool, (bytes, address) of the free blocks in order: the best fit is one bisection away.
-        self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        # Per pool and stream, (bytes, address) of its free blocks in order: a bisection finds the best fit.
+        self._free: defaultdict[tuple[bool, int], list[tuple[int, int]]] = defaultdict(list)
         self._free_at: dict[int, Block] = {}
         self.on_segment: Callable[[str, int, int], None] | None = None
         """Called with ``alloc`` or ``free``, address and bytes of every segment (for comparisons)."""
 
-    def allocate(self, size_bytes: int) -> Block:
-        """Return the block that serves ``size_bytes`` (1 or more); raise ``OutOfMemory``."""
+    def allocate(self, size_bytes: int, stream: int = 0) -> Block:
+        """Return the block that serves ``size_bytes`` (1 or more) on a stream; raise ``OutOfMemory``.
+
+        A segment belongs to the stream that it was made for, and so do its blocks for ever.
+        """
         if size_bytes < 1:
             raise ValueError(f"an allocation needs at least one byte, not {size_bytes}")
         wanted = rounded(size_bytes)
         small = wanted <= SMALL_BYTES
-        free = self._free[small]
+        free = self._free[small, stream]
         index = bisect_left(free, (wanted, -1))
         if index < len(free):
             return self._take(self._free_at[free[index][1]], wanted)
-        return self._take(self._new_segment(wanted, small), wanted)
+        return self._take(self._new_segment(wanted, small, stream), wanted)
 
     def allocate_at(self, address: int, size_bytes: int) -> Block:
         """Serve ``size_bytes`` from the free block that starts at ``address`` (to replay a recording).
@@ -96,11 +101,11 @@ class CachingAllocator:
             raise ValueError(f"the free block at {address:#x} has {block.bytes} bytes, not {wanted}")
         return self._take(block, wanted)
 
-    def add_segment(self, address: int, size_bytes: int, small: bool) -> Block:
-        """Reserve a segment at ``address``; it is one free block."""
+    def add_segment(self, address: int, size_bytes: int, small: bool, stream: int = 0) -> Block:
+        """Reserve a segment at ``address`` for a stream; it is one free block."""
         self.reserved_bytes += size_bytes
         self.peak_reserved_bytes = max(self.peak_reserved_bytes, self.reserved_bytes)
-        block = Block(address, size_bytes, small)
+        block = Block(address, size_bytes, small, stream)
         self._add_free(block)
         if self.on_segment is not None:
             self.on_segment("alloc", address, size_bytes)
@@ -174,7 +179,7 @@ class CachingAllocator:
         self._drop_free(block)
         remaining = block.bytes - wanted
         if remaining >= MIN_BLOCK_BYTES if block.small else remaining > SMALL_BYTES:
-            rest = Block(block.address + wanted, remaining, block.small)
+            rest = Block(block.address + wanted, remaining, block.small, block.stream)
             rest.before, rest.behind = block, block.behind
             if rest.behind is not None:
                 rest.behind.before = rest
@@ -187,7 +192,7 @@ class CachingAllocator:
         self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
         return block
 
-    def _new_segment(self, wanted: int, small: bool) -> Block:
+    def _new_segment(self, wanted: int, small: bool, stream: int) -> Block:
         size = segment_bytes(wanted)
         if not self._fits(size):
             self.empty_cache()
@@ -196,17 +201,17 @@ class CachingAllocator:
                     f"{size:,} bytes on top of {self.reserved_bytes:,} reserved "
                     f"exceed {self.capacity_bytes:,}"
                 )
-        return self.add_segment(self._addresses.take(size), size, small)
+        return self.add_segment(self._addresses.take(size), size, small, stream)
 
     def _fits(self, size_bytes: int) -> bool:
         return self.capacity_bytes is None or self.reserved_bytes + size_bytes <= self.capacity_bytes
 
     def _add_free(self, block: Block) -> None:
         block.free = True
-        insort(self._free[block.small], (block.bytes, block.address))
+        insort(self._free[block.small, block.stream], (block.bytes, block.address))
         self._free_at[block.address] = block
 
     def _drop_free(self, block: Block) -> None:
-        free = self._free[block.small]
+        free = self._free[block.small, block.stream]
         del free[bisect_left(free, (block.bytes, block.address))]
         del self._free_at[block.address]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
+import time
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from stepcost.allocator.history import HistoryUnavailable
@@ -20,9 +17,9 @@ from stepcost.measuring.child import enter_phase
 from stepcost.measuring.configuration import Configuration
 from stepcost.measuring.losses import Losses
 from stepcost.measuring.recording import Recorder
-from stepcost.prepare import blocks_of
+from stepcost.parallel import bucket_bytes, first_collectives, shard, share
 from stepcost.reading import Rank as RankReading
-from stepcost.reading import Reading
+from stepcost.reading import Reading, of_rank
 from stepcost.request import Request
 from stepcost.step import TrainingStep, map_tensors
 from stepcost.tensors import count_step
@@ -30,6 +27,8 @@ from stepcost.workload import Workload
 
 COMMUNICATOR = "communicator"
 """The moment at which NCCL has joined the GPUs."""
+LETS_GO_S = 0.3
+"""So long after a collective NCCL's own thread, which looks every 100 ms, holds nothing of it any more."""
 
 
 def device_of(request: Request, rank: int) -> str:
@@ -46,8 +45,7 @@ def device_of(request: Request, rank: int) -> str:
 def join(request: Request, rank: int, meeting: str) -> None:
     """Join the other ranks through the file ``meeting``, by NCCL on GPUs and gloo on the CPU.
 
-    Each collective that a strategy takes is done once, of one element, so that what NCCL sets up for it is
-    there.
+    Each collective that a strategy takes is done once, so that what NCCL sets up for it is there.
     """
     enter_phase("join the other ranks")
     on_gpu = request.device.startswith("cuda")
@@ -58,42 +56,7 @@ def join(request: Request, rank: int, meeting: str) -> None:
     store = dist.FileStore(meeting, request.gpus)  # type: ignore[attr-defined]  # public, but not in __all__
     backend = "nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=request.gpus)
-    one = torch.zeros(1, device=request.device)
-    every = torch.zeros(request.gpus, device=request.device)
-    dist.all_reduce(one)
-    dist.broadcast(one, 0)
-    dist.all_gather_into_tensor(every, one)
-    dist.reduce_scatter_tensor(one, every)
-
-
-def shard(request: Request, model: nn.Module) -> nn.Module:
-    """Put a model on the device of this rank: under FSDP2 its part of each block, then of the rest.
-
-    The blocks move one by one: no GPU ever holds the whole model.
-    """
-    if request.parallel != "fsdp2":
-        return model.to(request.device)
-    mesh = init_device_mesh(torch.device(request.device).type, (request.gpus,))
-    for block in reversed(blocks_of(model)):  # of blocks within blocks the inner one first
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    return model
-
-
-def share(request: Request, step: TrainingStep) -> TrainingStep:
-    """Return a step that was built for one GPU as the request's GPUs share it."""
-    if request.parallel == "fsdp2":
-        return step
-    if request.parallel == "zero1":
-        usual = step.optimizer
-        takes = inspect.signature(type(usual)).parameters
-        options = {name: value for name, value in usual.defaults.items() if name in takes}
-        step.optimizer = ZeroRedundancyOptimizer(
-            step.model.parameters(), optimizer_class=type(usual), **options
-        )
-    index = torch.device(request.device).index
-    step.forward = DistributedDataParallel(step.model, device_ids=None if index is None else [index])
-    return step
+    first_collectives(request)
 
 
 class Rank(Configuration):
@@ -126,12 +89,11 @@ class Rank(Configuration):
 
     def reading(self) -> Reading:
         """Read a steady step as ``Configuration.reading`` does; ``ranks`` is this one alone."""
-        read = super().reading()
-        held = {name: getattr(read, name) for name in RankReading.__dataclass_fields__ if hasattr(read, name)}
-        one = RankReading(
-            **held, bucket_bytes=self.bucket_bytes(), communicator_bytes=self._communicator_bytes()
+        return of_rank(
+            super().reading(),
+            bucket_bytes=bucket_bytes(self.training_step),
+            communicator_bytes=self._communicator_bytes(),
         )
-        return replace(read, ranks=(one,))
 
     def counted(self, steps: int) -> RankReading:
         """Take some steps and count the tensors that this rank then holds, which needs no GPU."""
@@ -139,15 +101,7 @@ class Rank(Configuration):
             self.step()
         found = count_step(self.training_step, self.batch)
         held = {name: found[name] for name in RankReading.__dataclass_fields__ if name in found}
-        return RankReading(**held, bucket_bytes=self.bucket_bytes())
-
-    def bucket_bytes(self) -> int | None:
-        """Bytes of the buckets that DDP has made, as it says; ``None`` where there is no DDP."""
-        if not isinstance(self.training_step.forward, DistributedDataParallel):
-            return None
-        said: dict[str, Any] = self.training_step.forward._get_ddp_logging_data()
-        sizes = said.get("rebuilt_bucket_sizes") or said["bucket_sizes"]
-        return sum(int(size) for size in str(sizes).split(","))
+        return RankReading(**held, bucket_bytes=bucket_bytes(self.training_step))
 
     def _communicator_bytes(self) -> int | None:
         before, after = (one.context_bytes for one in self.moments[:2])
@@ -157,11 +111,14 @@ class Rank(Configuration):
         """Note where the buckets of DDP are, for the ledger.
 
         After the first backward DDP makes them anew, in the order in which gradients came; the next forward
-        would do it. Meanwhile it is recorded what stays allocated.
+        would do it. Before, NCCL has time to let go of the old ones, so that bytes repeat; meanwhile it is
+        recorded what stays allocated.
         """
         ddp = self.training_step.forward
         if not isinstance(ddp, DistributedDataParallel):
             return
+        self._synchronize()
+        time.sleep(LETS_GO_S)
         try:
             recorder = Recorder(torch.device(self.request.device))
             ddp.reducer._rebuild_buckets()
@@ -176,7 +133,7 @@ class Rank(Configuration):
                 alive[address] = size
             elif action == "free":
                 alive.pop(address, None)
-        if sum(alive.values()) != self.bucket_bytes():
+        if sum(alive.values()) != bucket_bytes(self.training_step):
             self.unread["parallel_bytes"] = "DDP's buckets were not seen when they were made"
         else:
             self.training_step.known.update(dict.fromkeys(alive, PARALLEL))

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from typing import Any
 from stepcost import jobs
 from stepcost.failures import ChildFailed, ChildHung, MeasureError
 from stepcost.measuring.process import START, Worker
-from stepcost.reading import Reading
+from stepcost.reading import as_one
 from stepcost.request import Request
 
 CAUSE_S = 1.0
@@ -134,21 +133,6 @@ def _of_rank(rank: int, error: MeasureError, ranks: int) -> MeasureError:
     if isinstance(error, ChildFailed) and isinstance(said, ChildFailed):
         said.reason = error.reason
     return said
-
-
-def as_one(readings: Sequence[Reading]) -> Reading:
-    """Return the reading of the rank that reserves most, the first of them, with those of all in ``ranks``.
-
-    What is unread in any of them is in its ``unread``.
-    """
-    most = max(readings, key=lambda one: one.peak_reserved_bytes or 0)
-    unread = {name: why for one in reversed(readings) for name, why in one.unread.items()}
-    return replace(
-        most,
-        ranks=tuple(rank for one in readings for rank in one.ranks),
-        seconds=max((one.seconds for one in readings if one.seconds), default=None),
-        unread=unread | most.unread,
-    )
 
 
 def _slowest(seconds: Sequence[Sequence[float]]) -> list[float]:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stepcost.activations import ModuleActivations, as_rows, print_activations
@@ -23,10 +23,10 @@ from stepcost.predicting.validation import (
     validated_with,
     validation_line,
 )
-from stepcost.reading import Reading
+from stepcost.reading import Rank, Reading
 from stepcost.request import Request, step_words
 from stepcost.search import PredictedLargest, PredictedLongest
-from stepcost.units import BYTES_NOTE, mb_number
+from stepcost.units import BYTES_NOTE, mb_number, places
 
 PEAKS = ("peak_allocated", "peak_reserved", "process")
 
@@ -131,6 +131,8 @@ def print_answer(found: Answer) -> None:
     if found.longest is not None:
         ends = ", all that the model has positions for" if found.longest.longest_sequence_is_all else ""
         print(_most_line("Longest sequence", asdict(found.longest), "longest_sequence", ends))
+    if found.reading.ranks:
+        Console().print(_table_of_ranks(found))
     Console().print(_table(found))
     errors = found.fields["expected_error"]
     for name, (low, high) in (errors or {}).items():
@@ -182,12 +184,36 @@ def _asked(fields: dict[str, Any]) -> list[str]:
     return parts + step_words(fields)
 
 
+def _table_of_ranks(found: Answer) -> Any:
+    """Return what each GPU holds as a table, alike ones in one line."""
+    from rich.table import Table  # noqa: PLC0415 (only for people)
+
+    alike: dict[Rank, list[int]] = {}
+    for place, rank in enumerate(found.reading.ranks):
+        alike.setdefault(replace(rank, ledger=None), []).append(place)
+    table = Table(title=f"What each GPU holds, predicted, in {BYTES_NOTE}")
+    for name in ("GPU", "state", "allocated", "reserved", "reserved at most", "process"):
+        table.add_column(name, justify="left" if name == "GPU" else "right")
+    for rank, ranks in alike.items():
+        most = (rank.peak_reserved_likely_bytes or (rank.peak_reserved_bytes,))[-1]
+        sizes = (
+            rank.optimizer_state_bytes,
+            rank.peak_allocated_bytes,
+            rank.peak_reserved_bytes,
+            most,
+            rank.process_bytes,
+        )
+        table.add_row(places(ranks), *("unknown" if one is None else mb_number(one) for one in sizes))
+    return table
+
+
 def _table(found: Answer) -> Any:
-    """Return the ledger and the peaks as a table."""
+    """Return the ledger and the peaks as a table, of several GPUs those of the fullest."""
     from rich.table import Table  # noqa: PLC0415 (only for people)
 
     fields, reading = found.fields, found.reading
     where = f"on {found.card.gpu}" if found.card else "on no card in particular"
+    where += ", the fullest GPU" if reading.ranks else ""
     table = Table(
         title=", ".join([*_asked(fields), where]),
         caption=f"predicted in {fields['seconds']:.1f} s; in {BYTES_NOTE}",

@@ -7,7 +7,7 @@ Source: ``cuda/sdp_utils.cpp`` and ``sdp_utils_cpp.h`` in ``aten/src/ATen/native
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -148,6 +148,25 @@ class Attention:
             and asked.key.shape[-1] == features[0]
             and all(size > 0 and size % alignment == 0 for size in features)
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(Attention):
+    """Attention that strikes from ``alike`` those that would have taken another kernel, each time it runs."""
+
+    alike: set[Attention] = field(compare=False)
+
+    def chosen(self, asked: Asked) -> Callable[[Asked], Any]:
+        """Return the kernel as ``Attention`` does."""
+        kernel = super().chosen(asked)
+        for other in list(self.alike):
+            try:
+                is_alike = other.chosen(asked) is kernel
+            except ValueError:  # it has none
+                is_alike = False
+            if not is_alike:
+                self.alike.remove(other)
+        return kernel
 
 
 ON_HOPPER = Attention(capability=(9, 0), version=(2, 11))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting import predict
 from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.validation import validation_line
+from stepcost.predicting.which_card import on_cards
 from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.search import PredictedLargest
@@ -14,6 +18,13 @@ from stepcost.search import PredictedLargest
 
 class Prediction:
     """Predicts readings, one after another; nothing is kept between them."""
+
+    def on_cards(self, request: Request, cards: Sequence[str], engine: str) -> dict[str, dict[str, Any]]:
+        """Predict a step on each of some cards; return what a row stores of each, by its name."""
+        found = on_cards(
+            request, [CARDS[name] for name in cards], torch_version=installed_torch(), engine=engine
+        )
+        return {row["card"]: row for row in found}
 
     def predict(self, request: Request, card: str) -> Reading:
         """Predict the memory of one training configuration on a card of the catalog, in bytes."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from stepcost.catalog.cards import Card
 from stepcost.catalog.language_models import language_config, most_positions
-from stepcost.predicting.attention import attention_on
+from stepcost.predicting.communicators import card_among
 from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
-from stepcost.predicting.trace import Trace, trace_run
+from stepcost.predicting.trace import Trace
+from stepcost.predicting.traces import Size, Traces, traces_of
 from stepcost.predicting.validation import NO_RUN, is_validated
 from stepcost.predicting.workspaces import workspaces_on
 from stepcost.request import Request, why_not_predicted_on
@@ -22,6 +23,8 @@ from stepcost.search import PredictedLargest, PredictedLongest, bracket, guess_f
 
 RESOLUTION = 0.005
 """The search ends where the neighbour that does not fit is within this share."""
+ABOVE = 0.01
+"""So far above a number that fits, with a neighbour that does not, larger ones are tried."""
 MOST = 1 << 20
 """Nothing larger than this is looked at."""
 MOST_PREDICTIONS = 64
@@ -50,15 +53,20 @@ class Most:
 
 
 def largest_batch(
-    request: Request, card: Card, *, torch_version: str = torch.__version__
+    request: Request,
+    card: Card,
+    *,
+    torch_version: str = torch.__version__,
+    traces: Traces | None = None,
 ) -> PredictedLargest:
     """Find the largest batch predicted to fit ``card``, to 0.5 %, or bounds where its context is unknown.
 
     ``request`` says what is trained; its batch size only says where tensor bytes are read for a guess. Where
-    a convolution's workspace finds no room, one that needs less is taken, as on a GPU. Raises
-    ``ValueError`` with one line for what cannot be built or traced.
+    a convolution's workspace finds no room, one that needs less is taken, as on a GPU. ``traces`` are those
+    of ``traces_of``, where several cards share them. Raises ``ValueError`` with one line for what cannot be
+    built or traced.
     """
-    found = _most("batch_size", request, card, torch_version=torch_version, most=MOST)
+    found = _most("batch_size", request, card, torch_version=torch_version, most=MOST, traces=traces)
     return PredictedLargest(**found.named("largest_batch"))
 
 
@@ -86,57 +94,93 @@ def longest_sequence(
 
 
 def _most(
-    field: Literal["batch_size", "sequence_length"],
-    request: Request,
-    card: Card,
-    *,
-    torch_version: str,
-    most: int,
+    field: Size, request: Request, card: Card, *, torch_version: str, most: int, traces: Traces | None = None
 ) -> Most:
     """Find the largest value of a field of the request, up to ``most``, that fits."""
     if why_not := why_not_predicted_on(card, request):
         raise ValueError(why_not)
     version = version_of(torch_version)
     asked: int = getattr(request, field)
+    traces = traces or traces_of(request, [card], version, field)[card]
+    plain, card = card, card_among(card, request.gpus, version)
 
-    @functools.cache
-    def trace(number: int) -> Trace:
-        changed: dict[str, Any] = {field: number}
-        return trace_run(replace(request, **changed), attention=attention_on(card, version))
+    def fits(number: int, room_bytes: int, trace: Callable[[int], Sequence[Trace]]) -> bool:
+        try:
+            runs = trace(number)
+        except ValueError:
+            if number == 1:  # batch norm cannot train on a single value
+                return False
+            raise
+        return all(simulate(run, workspaces_on(plain, version), room_bytes).peak is not None for run in runs)
 
-    def search(room_bytes: int, guess: int) -> tuple[int, int | None]:
-        def fits(number: int) -> bool:
-            try:
-                traced = trace(number)
-            except ValueError:
-                if number == 1:  # batch norm cannot train on a single value
-                    return False
-                raise
-            return simulate(traced, workspaces_on(card, version), room_bytes).peak is not None
-
-        return bracket(fits, guess, resolution=RESOLUTION, most_attempts=MOST_PREDICTIONS, most=most)
+    def search(
+        room_bytes: int, guess: int, trace: Callable[[int], Sequence[Trace]] = traces.about
+    ) -> tuple[int, int | None]:
+        return bracket(
+            lambda number: fits(number, room_bytes, trace),
+            guess,
+            resolution=RESOLUTION,
+            most_attempts=MOST_PREDICTIONS,
+            most=most,
+        )
 
     few = min(max(2, asked), most // 2)
-    tensors = [(number, _tensor_bytes(trace(number))) for number in (few, 2 * few)]
-    good, bad = search(card.room_bytes, guess_from_tensors(tensors, card.room_bytes))
+    room, is_known = card.room_bytes, card.is_measured and find_table(card.compute_capability) is not None
+    good, bad = search(room, _guess(few, traces, room))
+    if good and bad is not None:
+        good, bad = _climb(good, bad, lambda number: fits(number, room, traces.about), most)
+    if is_known and not _holds(good, bad, lambda number: fits(number, room, traces.at)):
+        good, bad = search(room, max(1, good), traces.at)
     at_most = None if bad is None else bad - 1
     if not good:
         return Most(at_most=0)
-    if card.is_measured and find_table(card.compute_capability) is not None:
-        workspaces = workspaces_on(card, version)
-        simulate(trace(good), workspaces, card.room_bytes)
-        untested = None if is_validated(request, card, version) else NO_RUN
+    if is_known:
+        workspaces = workspaces_on(plain, version)
+        simulate(traces.at(good)[0], workspaces, room)
+        untested = None if is_validated(request, plain, version) else NO_RUN
         rests_on = "; ".join(filter(None, (workspaces.why_estimated, untested))) or None
         if bad is None:
             return Most(at_least=good, rests_on=rests_on)
         return Most(number=good, at_most=at_most, rests_on=rests_on)
-    low, high = (search(room, guess_from_tensors(tensors, room)) for room in card.likely_room_bytes)
+    low, high = (search(less, good) for less in card.likely_room_bytes)
     likely = (low[0],) if high[1] is None else (low[0], high[1] - 1)
     return Most(at_most=at_most, likely=likely)
 
 
-def _tensor_bytes(traced: Trace) -> int:
-    """Bytes of live tensors at the end of a traced step's forward pass, as ``Reading.tensor_bytes``."""
-    kept = simulate(traced, workspaces_on(None, (0, 0)), None).kept_bytes
-    held = ("parameter_bytes", "buffer_bytes", "optimizer_state_bytes", "input_bytes")
-    return kept + sum(int(traced.counted[name]) for name in held)
+def _climb(good: int, bad: int, fits: Callable[[int], bool], most: int) -> tuple[int, int | None]:
+    """Return the largest number that fits up to ``ABOVE`` the one found, and the next that was seen to fail.
+
+    What is reserved goes up and down by segments: one more example may leave a gap that the next one fills.
+    """
+    stride, ends = max(1, int(good * RESOLUTION / 2)), max(2, int(good * ABOVE))
+    number, last, fails = bad, min(most, bad + ends), bad
+    while number + stride <= last:
+        number += stride
+        if fits(number):
+            good, fails, last = number, 0, min(most, number + ends)
+        else:
+            fails = fails or number
+    return good, fails or None
+
+
+def _holds(good: int, bad: int | None, fits: Callable[[int], bool]) -> bool:
+    """Say whether what was found on lines is so where it is traced."""
+    return (good == 0 or fits(good)) and (bad is None or not fits(bad))
+
+
+def _guess(few: int, traces: Traces, room_bytes: int) -> int:
+    """Return a number that the largest one stays below, and is close to.
+
+    Tensors after forward grow by a line; the peak of a step, without workspaces, by one that bends upwards:
+    with few examples it lies where the batch plays no part.
+    """
+    empty = workspaces_on(None, (0, 0))
+    held, peaks = [], []
+    for number in (few, 2 * few):
+        traced = traces.at(number)[0]
+        simulated = simulate(traced, empty, None)
+        fixed = ("parameter_bytes", "buffer_bytes", "optimizer_state_bytes", "input_bytes")
+        held.append((number, simulated.kept_bytes + sum(int(traced.counted[name]) for name in fixed)))
+        peaks.append((number, max(simulated.phase_peak_bytes.values())))
+    guess = guess_from_tensors(held, room_bytes)
+    return min(guess, guess_from_tensors(peaks, room_bytes)) if peaks[0][1] < peaks[1][1] else guess

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,15 +13,17 @@ from stepcost.activations import ModuleActivations, alike_together, by_module
 from stepcost.catalog.cards import NOT_MEASURED, Card
 from stepcost.predicting import tape, trace
 from stepcost.predicting.attention import attention_on
+from stepcost.predicting.communicators import card_among, communicator_bytes
 from stepcost.predicting.compared import rests_on
+from stepcost.predicting.ranks import trace_ranks
 from stepcost.predicting.simulate import Simulation, simulate
-from stepcost.predicting.torch_versions import version_of
+from stepcost.predicting.torch_versions import Version, version_of
 from stepcost.predicting.trace import CUBLAS, CUDNN, Trace, trace_run
 from stepcost.predicting.validation import NO_RUN, most_too_low
 from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
-from stepcost.reading import Reading
+from stepcost.reading import Reading, as_one, of_rank
 from stepcost.request import Request, why_not_predicted_on
-from stepcost.units import gb, mb, range_mb
+from stepcost.units import gb, mb, mb_number, range_mb
 from stepcost.workload import Workload
 
 NO_WORKSPACES = "cuDNN's workspaces are not in it"
@@ -58,27 +61,70 @@ def predict_in_full(
     *,
     torch_version: str = torch.__version__,
     workload: Workload | None = None,
+    traced: Trace | None = None,
 ) -> Prediction:
     """Predict as ``predict`` does; return the reading with the activations by module and the workspaces.
 
-    ``workload`` is what is trained; by default, what the request names.
+    ``workload`` is what is trained; by default, what the request names. ``traced`` is its trace as the card
+    runs it, where that was made already.
     """
     if card is not None and (why_not := why_not_predicted_on(card, request)):
         raise ValueError(why_not)
     started = time.perf_counter()
     version = version_of(torch_version)
     workspaces = workspaces_on(card, version)
-    traced = trace_run(request, workload=workload, attention=attention_on(card, version))
-    simulation = simulate(traced, workspaces, None if card is None else card.room_bytes)
-    if simulation.peak is None:  # it ended early: ask for the rest too, to know what would be estimated
+    asked: dict[str, Any] = {"workload": workload, "attention": attention_on(card, version)}
+
+    def predicted(traced: Trace) -> Prediction:
+        return _predicted(traced, workspaces, request=request, card=card, version=version, started=started)
+
+    if request.gpus == 1:
+        return predicted(traced or trace_run(request, **asked))
+    communicator = None if card is None else communicator_bytes(card, request.gpus, version)
+    card = None if card is None else card_among(card, request.gpus, version)
+    traces = trace_ranks(request, **asked)
+    found = {key: predicted(one) for key, one in {id(one): one for one in traces}.items()}
+    ranks = [
+        of_rank(found[id(one)].reading, bucket_bytes=one.bucket_bytes, communicator_bytes=communicator)
+        for one in traces
+    ]
+    reading = replace(as_one(ranks), seconds=time.perf_counter() - started)
+    fullest = max(found.values(), key=lambda one: one.reading.peak_reserved_bytes or 0)
+    return Prediction(reading=reading, kept=fullest.kept, workspaces=workspaces)
+
+
+def _predicted(
+    traced: Trace,
+    workspaces: Workspaces,
+    *,
+    request: Request,
+    card: Card | None,
+    version: Version,
+    started: float,
+) -> Prediction:
+    """Predict what a traced step holds on a card, of which the workspaces are known."""
+    room = None if card is None else card.room_bytes
+    runs = [traced, *(replace(traced, events=events) for events in traced.otherwise)]
+    simulations = [simulate(run, workspaces, room) for run in runs]
+    if simulations[0].peak is None:  # it ended early: ask for the rest too, to know what would be estimated
         for action, what, more in traced.events:
             if action == tape.WORKSPACE:
                 workspaces.of(what, *more)
     too_low = most_too_low(request, workspaces, card, version)
-    fits, reason = _fits(traced, simulation, workspaces, card, too_low)
-    kept = by_module(simulation.kept if fits is not False else [])
-    reading = _reading(traced, simulation, workspaces, card, kept, fits=fits, reason=reason, started=started)
+    fits, reason = _fits(traced, simulations[0], workspaces, card, too_low)
+    for run, simulation in zip(runs[1:], simulations[1:], strict=True):
+        if fits:
+            fits, reason = _fits(run, simulation, workspaces, card, too_low)
+            if not fits:
+                fits, reason = None, f"it depends on {traced.why_otherwise}: {reason}"
+    kept = by_module(simulations[0].kept if fits is not False else [])
+    reading = _reading(traced, simulations, workspaces, card, kept, fits=fits, reason=reason, started=started)
     return Prediction(reading=reading, kept=kept, workspaces=workspaces)
+
+
+def _likely(sizes: Sequence[int]) -> tuple[int, int] | None:
+    """Return the least and the most, where they differ."""
+    return (min(sizes), max(sizes)) if len(set(sizes)) > 1 else None
 
 
 def _fits(
@@ -106,10 +152,10 @@ def _fits(
         if worst == card.room_bytes or simulate(traced, workspaces, worst).peak is not None:
             return True, None
     unknown = [
-        f"{name} ({NOT_MEASURED}; likely {range_mb(low, high)})"
-        for name, (low, high) in (
-            ("the CUDA context", card.context_range_bytes),
-            ("what the driver keeps", card.driver_range_bytes),
+        f"{name} ({why}; likely {range_mb(low, high)})"
+        for name, why, (low, high) in (
+            ("the CUDA context", card.why_unmeasured, card.context_range_bytes),
+            ("what the driver keeps", NOT_MEASURED, card.driver_range_bytes),
         )
         if low != high
     ]
@@ -123,7 +169,7 @@ def _fits(
 
 def _reading(
     traced: Trace,
-    simulation: Simulation,
+    simulations: Sequence[Simulation],
     workspaces: Workspaces,
     card: Card | None,
     kept: list[ModuleActivations],
@@ -132,16 +178,17 @@ def _reading(
     reason: str | None,
     started: float,
 ) -> Reading:
+    simulation = simulations[0]
     unread: dict[str, str] = {} if fits is not None or reason is None else {"fits": reason}
     likely = None
-    context = workspaces.context_bytes
+    context = None if card is None else card.context_bytes
     if card is not None and simulation.peak is not None and CUDNN not in traced.libraries:
         context = card.context_without_cudnn_bytes
     if card is None:
         unread |= dict.fromkeys(("process_bytes", "context_bytes", "workspace_bytes"), NO_CARD)
     elif card.context_bytes is None:
         likely = card.context_range_bytes
-        unread["context_bytes"] = f"{NOT_MEASURED}; likely {range_mb(*likely)}"
+        unread["context_bytes"] = f"{card.why_unmeasured}; likely {range_mb(*likely)}"
         unread["process_bytes"] = f"reserved and the context, which is {unread['context_bytes']}"
     elif context is None or (simulation.peak is not None and CUBLAS not in traced.libraries):
         context = card.context_bytes
@@ -154,6 +201,14 @@ def _reading(
     unseen = rests_on(traced.uncompared)
     if unseen is not None:
         unread.setdefault("peak_allocated_bytes", unseen)
+    allocated = _likely([one.peak.allocated_bytes for one in simulations if one.peak])
+    reserved = _likely([one.allocator.peak_reserved_bytes for one in simulations if one.peak])
+    for name, sizes in (("peak_allocated_bytes", allocated), ("peak_reserved_bytes", reserved)):
+        if sizes is not None:
+            likely_sizes = f"likely {mb_number(sizes[0])} to {mb(sizes[1])}"
+            unread.setdefault(name, f"depends on {traced.why_otherwise}; {likely_sizes}")
+    if reserved is not None and context is not None:
+        unread.setdefault("process_bytes", f"reserved, and this with it, depends on {traced.why_otherwise}")
     known: dict[str, Any] = {
         "source": "predicted",
         "fits": fits,
@@ -167,18 +222,20 @@ def _reading(
     if simulation.peak is None:
         return Reading(**known)
     peaks = simulation.phase_peak_bytes
-    reserved = simulation.allocator.peak_reserved_bytes
+    most = simulation.allocator.peak_reserved_bytes
     return Reading(
         **known,
         activation_bytes=simulation.kept_bytes,
         kept_by_modules=alike_together(kept),
         first_step_peak_allocated_bytes=simulation.first_step_peak_bytes,
         peak_allocated_bytes=simulation.peak.allocated_bytes,
-        peak_reserved_bytes=reserved,
+        peak_reserved_bytes=most,
+        peak_allocated_likely_bytes=allocated,
+        peak_reserved_likely_bytes=reserved,
         peak_moment=max(peaks, key=lambda phase: peaks[phase]),
         phase_peak_bytes=peaks,
         leaked_bytes=simulation.leaked_bytes,
-        process_bytes=None if context is None else reserved + context,
+        process_bytes=None if context is None else most + context,
         process_bytes_from="prediction",
         context_bytes=context,
         ledger=replace(simulation.peak.ledger, context_bytes=context),

@@ -14,7 +14,7 @@ from stepcost.predicting.fused_attention import ATTENTION_RULES
 from stepcost.predicting.losses import LOSS_RULES
 from stepcost.predicting.norms import NORM_RULES
 from stepcost.predicting.reduction import REDUCTION_RULES
-from stepcost.predicting.tape import GEMM, Rule, Tape
+from stepcost.predicting.tape import EXCHANGED, GEMM, Rule, Tape
 
 aten = torch.ops.aten
 
@@ -128,6 +128,12 @@ def _gemm(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     return made
 
 
+def _exchange(tape: Tape, func: Any, *args: Any) -> Any:
+    """Several GPUs exchange what is in some tensors, in place."""
+    tape.events.append(EXCHANGED)
+    return func(*args)
+
+
 PRODUCTS = (
     *(getattr(aten, name).default for name in ("mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_")),
     *(getattr(aten, name).default for name in ("addmv", "addmv_", "dot", "vdot")),
@@ -151,4 +157,5 @@ RULES: dict[Any, Rule] = {
     aten.scalar_tensor.default: _scalar_tensor,
     aten._foreach_norm.Scalar: _foreach_norm,
     **dict.fromkeys(PRODUCTS, _gemm),
+    torch.ops.c10d.broadcast_.default: _exchange,
 }

@@ -46,6 +46,7 @@ class _Run:
         self.result = Simulation(allocator=self.allocator)
         self._kinds = traced.kinds
         self._owners = traced.owners
+        self._streams = traced.streams
         self._workspaces = workspaces
         self._blocks: dict[Any, tuple[Block, int]] = {}
         # The allocations of the step under way, so that the last one can be explained.
@@ -56,7 +57,7 @@ class _Run:
         self.phase = "model to the device"
 
     def allocate(self, key: Any, size_bytes: int) -> None:
-        block = self.allocator.allocate(size_bytes)
+        block = self.allocator.allocate(size_bytes, self._streams.get(key, 0))
         self._blocks[key] = block, size_bytes
         self.result.requests.append(("alloc", size_bytes))
         self._alive[key] = Allocation(block.bytes, self._now, self._kinds.get(key))
@@ -152,6 +153,7 @@ class _Run:
             tape.GEMM: self.gemm,
             tape.REDUCTION: lambda reduction, _: self.reduce(reduction),
             tape.MARK: self.mark,
+            tape.COLLECTIVE: lambda *_: None,
         }
         try:
             for action, what, more in traced.events:

@@ -8,22 +8,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch._guards import active_fake_mode
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stepcost.activations import LOSS, Owner
+from stepcost.ledger import PARALLEL
 from stepcost.predicting.compared import compared, is_plain, name_of
 from stepcost.predicting.composite import is_composite, run_composite, with_tensors
 from stepcost.predicting.dispatched import AUTOCAST, ON_CUDA, without
 from stepcost.predicting.values import MASKS, SHAPED_BY_VALUES, Values, is_asked
 from stepcost.reading import BACKWARD, FORWARD, OPTIMIZER_STEP, PHASES
+from stepcost.step import held_here
 
 ALLOC, FREE, WORKSPACE, GEMM, REDUCTION, MARK = "alloc", "free", "workspace", "gemm", "reduction", "mark"
+COLLECTIVE = "collective"
 Event = tuple[str, Any, Any]
 """``(alloc, id, bytes)``, ``(free, id, bytes)``, ``(workspace, Convolution, (batch size, direction))``,
 ``(gemm, phase, with bias)`` where cuBLAS is called, ``(reduction, Reduction, None)``,
-``(mark, name, the phase that begins or None)``."""
+``(mark, name, the phase that begins or None)``, ``(collective, None, None)``."""
+EXCHANGED: Event = (COLLECTIVE, None, None)
+"""Several GPUs exchange something, in memory that is there."""
 Rule = Callable[..., Any]
 """Called as ``rule(tape, function, *arguments)`` in place of an operator; returns what the operator would."""
+
+
+plain_resize = torch.UntypedStorage.resize_
 
 
 class Tape(TorchDispatchMode):
@@ -38,6 +48,9 @@ class Tape(TorchDispatchMode):
         self.owner = LOSS
         self.owners: dict[int, Owner] = {}
         """Allocation id to the module in whose forward it was made."""
+        self.stream = 0
+        self.streams: dict[int, int] = {}
+        """Allocation id to the stream it was made on, where that is not the main one."""
         self.phase = FORWARD
         self.micro_batches, self._done = 1, 0
         self.loads_cudnn = False
@@ -71,7 +84,7 @@ class Tape(TorchDispatchMode):
         """Say what ``tensors`` are."""
         for tensor in tensors:
             if isinstance(tensor, torch.Tensor) and tensor.is_meta:
-                allocation = self.allocation_of(tensor.untyped_storage())
+                allocation = self.allocation_of(held_here(tensor).untyped_storage())
                 if allocation is not None:
                     self.kinds[allocation] = kind
 
@@ -117,8 +130,14 @@ class Tape(TorchDispatchMode):
     def hold(self, size_bytes: int) -> Event:
         """Take a temporary; ``drop`` what is returned."""
         self._ids += 1
-        self.events.append((ALLOC, self._ids, size_bytes))
+        self._note_alloc(size_bytes)
         return (FREE, self._ids, size_bytes)
+
+    def _note_alloc(self, size_bytes: int) -> None:
+        self.events.append((ALLOC, self._ids, size_bytes))
+        if self.stream:
+            self.streams[self._ids] = self.stream
+            self.kinds[self._ids] = PARALLEL
 
     def drop(self, held: Event) -> None:
         """Give a temporary back."""
@@ -139,12 +158,16 @@ class Tape(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if any(issubclass(one, DTensor) for one in types):
+            return NotImplemented  # it comes again with the part that this rank holds
+        if active_fake_mode() is not None:
+            return func(*args, **kwargs)  # torch only asks for shapes
         with without(AUTOCAST, ON_CUDA):
             before = len(self.events)
             made = self._run(func, args, kwargs)
             if len(self.events) > before and not is_plain(func):
                 self._note_operator(func, args)
-            self.values.follow(func, args, kwargs, made)
+            self.values.follow(func, args, kwargs, made, by_optimizer=self.phase == OPTIMIZER_STEP)
             if self.called is not None and not self._inside:
                 self.called(func, args, kwargs, made)
         return made
@@ -206,6 +229,21 @@ class Tape(TorchDispatchMode):
         self._note_storage(made.untyped_storage(), self.allocation_of(written_to.untyped_storage()))
         return made
 
+    def resize(self, storage: torch.UntypedStorage, size_bytes: int) -> torch.UntypedStorage:
+        """Change the size of a storage on the meta device: its memory is given back, and taken anew."""
+        known = self._of_storage.pop(storage._cdata, None)
+        if known is not None:
+            self._release(known[0], storage.nbytes())
+        plain_resize(storage, size_bytes)
+        self._note_storage(storage, None)
+        return storage
+
+    def _release(self, allocation: int, size: int) -> None:
+        self._sharing[allocation] -= 1
+        if not self._sharing[allocation]:
+            del self._sharing[allocation]
+            self.events.append((FREE, allocation, size))
+
     def _note_storage(self, storage: torch.UntypedStorage, shared: int | None) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key in self._of_storage or size == 0:
@@ -213,7 +251,7 @@ class Tape(TorchDispatchMode):
         if shared is None:
             self._ids += 1
             allocation = self._ids
-            self.events.append((ALLOC, allocation, size))
+            self._note_alloc(size)
             self.owners[allocation] = self.owner
         else:
             allocation = shared
@@ -221,10 +259,7 @@ class Tape(TorchDispatchMode):
 
         def died(_: object) -> None:
             del self._of_storage[key]
-            self._sharing[allocation] -= 1
-            if not self._sharing[allocation]:
-                del self._sharing[allocation]
-                self.events.append((FREE, allocation, size))
+            self._release(allocation, size)
 
         self._of_storage[key] = (allocation, weakref.ref(storage, died))
 

@@ -18,6 +18,10 @@ RANGES_FROM = "h100-80gb"
 """The card whose runs are enough for a range of errors."""
 CLASSIFIERS, LANGUAGE_MODELS = "image classifiers in fp32", "language models of transformers"
 """What was trained in those runs."""
+SHARED_STEPS = "language models and image classifiers in fp32 or bf16 under DDP and ZeRO-1"
+"""What several GPUs trained in runs."""
+SHARED_ON, SHARED_BY = ("h200-141gb",), (2, 4)
+"""Cards of those runs, and how many shared a step."""
 NO_RUN = "no run of such a step was compared with this card and torch"
 Ranges = dict[str, tuple[float, float]]
 RECORDED: Ranges = {
@@ -51,7 +55,11 @@ LANGUAGE: Ranges = {
 
 
 def trained(request: Request) -> str | None:
-    """Return what of the runs a step is like: ``CLASSIFIERS``, ``LANGUAGE_MODELS``, or ``None`` of them."""
+    """Return what of the runs a step is like: one of the descriptions above, or ``None`` of them."""
+    if request.gpus > 1:
+        own = request.image_size is None and request.sequence_length is None
+        is_like = request.parallel in ("ddp", "zero1") and request.precision in ("fp32", "bf16") and not own
+        return SHARED_STEPS if is_like and request.gpus in SHARED_BY else None
     if request.sequence_length is not None:
         return LANGUAGE_MODELS
     plain = request.image_size is not None and not step_words(asdict(request))
@@ -70,7 +78,7 @@ def expected_error(
         return None
     if like == LANGUAGE_MODELS:
         return LANGUAGE if workspaces.estimated is None else None
-    return RANGES[workspaces.estimated]
+    return None if like == SHARED_STEPS else RANGES[workspaces.estimated]
 
 
 def most_too_low(request: Request, workspaces: Workspaces, card: Card | None, version: Version) -> float:
@@ -96,8 +104,14 @@ def were_run(card: Card | None, version: Version) -> bool:
 def is_validated(request: Request, card: Card | None, version: Version) -> bool:
     """Whether predictions of such steps for ``card`` with that torch were compared with runs."""
     like = trained(request)
-    cards = (RANGES_FROM,) if like == LANGUAGE_MODELS else VALIDATED_CARDS
-    return card is not None and card.name in cards and version == VALIDATED_TORCH and like is not None
+    return (
+        card is not None and card.name in _cards_of(like) and version == VALIDATED_TORCH and like is not None
+    )
+
+
+def _cards_of(like: str | None) -> tuple[str, ...]:
+    """Return the cards on which such steps were run."""
+    return {LANGUAGE_MODELS: (RANGES_FROM,), SHARED_STEPS: SHARED_ON}.get(like or "", VALIDATED_CARDS)
 
 
 def validated_with() -> dict[str, object]:
@@ -126,7 +140,7 @@ def validation_line(request: Request, card: Card | None, version: Version) -> st
     like = trained(request)
     if card is not None and is_validated(request, card, version):
         return f"Validated with runs of {like} on {card.gpu}, {with_what}."
-    cards = (RANGES_FROM,) if like == LANGUAGE_MODELS else VALIDATED_CARDS
+    cards = _cards_of(like)
     gpus = " and ".join(CARDS[name].gpu for name in cards)
     others = [f"with torch {_text(version)}"] if version != VALIDATED_TORCH else []
     others += [f"on {card.gpu}"] if card is not None and card.name not in cards else []

@@ -13,8 +13,9 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 aten = torch.ops.aten
-MOST_ELEMENTS, MOST_FLOATS = 1 << 22, 1 << 20
-"""Values of larger tensors are not kept: they would cost time, and nobody asked for one yet."""
+MOST_ELEMENTS, MOST_FLOATS, MOST_FLOATS_OF_STATE = 1 << 22, 1 << 20, 1 << 12
+"""Values of larger tensors are not kept: they would cost time, and nobody asked for one yet. An optimizer
+asks for single numbers, and makes as many zeros as there are weights."""
 SHAPED_BY_VALUES = (
     aten.nonzero.default,
     aten.masked_select.default,
@@ -94,16 +95,19 @@ class Values:
             )
         return values
 
-    def follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
+    def follow(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any, *, by_optimizer: bool
+    ) -> None:
         """Compute what ``func`` made of ``args`` where that is small and known; forget what it overwrote."""
         changes = func._schema.is_mutable
-        if func in OF_GRADIENTS or not (changes or _is_kept(made)):
+        is_kept = _is_kept(made, MOST_FLOATS_OF_STATE if by_optimizer else MOST_FLOATS)
+        if func in OF_GRADIENTS or not (changes or is_kept):
             return
         if not changes and made.untyped_storage()._cdata in self._known:  # a view
             return
         leaves, spec = tree_flatten((args, kwargs))
         meta = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_meta]
-        if changes and not (_is_kept(made) or any(self.of(one) is not None for one in meta)):
+        if changes and not (is_kept or any(self.of(one) is not None for one in meta)):
             return
         if func._schema.name.startswith("aten::empty") or func._schema.name == "aten::new_empty":
             return
@@ -169,8 +173,8 @@ def is_asked(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return func in (A_NUMBER, aten.equal.default) and any(one.is_meta for one in tensors)
 
 
-def _is_kept(made: Any) -> bool:
+def _is_kept(made: Any, most_floats: int) -> bool:
     """Say whether values of this are kept where they are known: of a tensor that is not large."""
     if not isinstance(made, torch.Tensor) or not made.is_meta:
         return False
-    return 0 < made.numel() <= (MOST_FLOATS if made.is_floating_point() else MOST_ELEMENTS)
+    return 0 < made.numel() <= (most_floats if made.is_floating_point() else MOST_ELEMENTS)

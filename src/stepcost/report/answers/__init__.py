@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from stepcost.price import Price
 from stepcost.report.answers import (
+    cards,
     engines,
     fastest,
     instrument,
@@ -48,6 +49,7 @@ QUESTIONS = (
     Question("4", "What does the way a step is run cost?", engines.by_engine, money.of_steps),
     Question("5", "What does each way to save memory buy, and what does it cost in time?", savers.by_saver),
     Question("6", "What do several GPUs cost each of them?", ranks.by_strategy),
+    Question("7", "Which card does a step fit, and how long would it take there?", cards.which_card),
     Question("instrument", "What does measuring itself cost?", instrument.cost_of_measuring),
 )
 """A new question is one entry here, and a benchmark whose rows carry its name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from stepcost.report.answers.savers import NOTHING, step_s
@@ -11,8 +10,8 @@ from stepcost.report.rows import CONFIGURATION, Row, configuration, memory_figur
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.request import ALONE, PARALLEL
-from stepcost.units import BYTES_NOTE, count, listed, mb, mb_number, percent, significant
+from stepcost.request import ALONE, FSDP_OPTIONS, PARALLEL, way_to_share
+from stepcost.units import BYTES_NOTE, count, listed, mb, mb_number, percent, places, significant
 
 LEDGER = {
     "buckets, gathered": "parallel_bytes",
@@ -26,9 +25,13 @@ TENSORS = {
     "gradients": "gradient_bytes",
     "state": "optimizer_state_bytes",
 }
+OF_SHARING = ("parallel", "gpus", *FSDP_OPTIONS)
+"""What says how a row's step is shared."""
+AT_MOST = "peak_reserved_likely_bytes"
 HELD = {
     "allocated": "peak_allocated_bytes",
     "reserved": "peak_reserved_bytes",
+    "at most": AT_MOST,
     "context": "context_bytes",
     "of it NCCL": "communicator_bytes",
     "process": "process_bytes",
@@ -40,24 +43,20 @@ def strategy(row: Row) -> str:
     return row.get("parallel") or ALONE
 
 
-def sharing(row: Row, steps: list[Row]) -> str:
-    """Return the strategy of one of some steps, with its number of GPUs where they have several."""
-    several = len({one["gpus"] for one in steps if strategy(one) != ALONE}) > 1
-    return f"{strategy(row)} on {row['gpus']}" if several and strategy(row) != ALONE else strategy(row)
-
-
 def steps_of(rows: list[Row]) -> list[Row]:
-    """Return the steps of question 6 of one configuration: that of which most strategies were read."""
-    found: dict[tuple[Any, ...], dict[tuple[int, int], Row]] = {}
+    """Return the steps of question 6 of one configuration: that of which most were read.
+
+    They are in the order of the strategies, and of the numbers of GPUs.
+    """
+    found: dict[tuple[Any, ...], dict[tuple[str, int], Row]] = {}
     for row in of_question(rows, "6"):
-        key = tuple(row.get(name) for name in CONFIGURATION if name not in ("parallel", "gpus"))
-        shared = PARALLEL.index(strategy(row)), row.get("gpus") or 1
-        found.setdefault(key, {}).setdefault(shared, row)
+        key = tuple(row.get(name) for name in CONFIGURATION if name not in OF_SHARING)
+        found.setdefault(key, {}).setdefault((strategy(row), row.get("gpus") or 1), row)
     # Of as many, those of the larger batch: the other is that batch split between the GPUs.
     most = max(
         found.values(), key=lambda one: (len(one), max(row["batch_size"] for row in one.values())), default={}
     )
-    return [most[shared] for shared in sorted(most)]
+    return [most[one] for one in sorted(most, key=lambda one: (PARALLEL.index(one[0]), one[1]))]
 
 
 def split_of(rows: list[Row], alone: Row) -> list[Row]:
@@ -72,6 +71,15 @@ def split_of(rows: list[Row], alone: Row) -> list[Row]:
     ]
 
 
+def labels_of(steps: list[Row]) -> list[str]:
+    """Name each step by its strategy, and where the numbers of GPUs differ by that too."""
+    several = {row.get("gpus") for row in steps if strategy(row) != ALONE}
+    return [
+        f"{way_to_share(row)} on {row['gpus']}" if len(several) > 1 and row.get("gpus") else way_to_share(row)
+        for row in steps
+    ]
+
+
 def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     """6: what the fullest GPU holds with each strategy, beside one GPU, and how long its step takes."""
     steps = steps_of(rows)
@@ -79,19 +87,20 @@ def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
         return Said("No row of this run answers it (--parallel all compares them).", "skipped")
     alone = next((row for row in steps if strategy(row) == ALONE), None)
     fitting = [row for row in steps if row.get("fits") is not False]
-    failed = [sharing(row, steps) for row in steps if row.get("fits") is False]
+    names = {id(row): name for row, name in zip(steps, labels_of(steps), strict=True)}
+    failed = [names[id(row)] for row in steps if row.get("fits") is False]
     figure = memory_figure(fitting)
     text = "No memory was read."
     if figure is not None:
         field, word = figure
         shared = sorted((row for row in fitting if row is not alone), key=lambda row: row[field])
-        parts = [_said(row, alone, field, sharing(row, steps)) for row in shared]
-        numbers = sorted({row["gpus"] for row in steps if row.get("gpus")})
+        parts = [f"{names[id(row)]} {_said(row, alone, field)}" for row in shared]
+        gpus = {row["gpus"] for row in steps if row.get("gpus")}
         beside = ""
         if alone is not None and alone in fitting:
             beside = f"{mb(alone[field])} on one GPU"
-        where = configuration(steps[0] | {"parallel": None, "gpus": None})
-        of = f"of {listed([str(number) for number in numbers])} GPUs " if numbers else ""
+        where = configuration(steps[0] | dict.fromkeys(OF_SHARING))
+        of = f"of {', '.join(map(count, sorted(gpus)))} GPUs " if gpus else ""
         said = "; ".join(part for part in (beside, listed(parts) if parts else "") if part)
         text = f"The fullest {of}takes, of {word} memory: {said} ({where}, a batch for each)."
     if alone is not None and (split := _said_of_split(split_of(rows, alone), alone)):
@@ -101,9 +110,9 @@ def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     return Said(text, source_of(steps), _table(steps, alone))
 
 
-def _said(row: Row, alone: Row | None, field: str, name: str) -> str:
-    """Say ``fsdp2 1,234.0 MB, 45.0 % of one GPU's, in 1.30 times the time``."""
-    text = f"{name} {mb(row[field])}"
+def _said(row: Row, alone: Row | None, field: str) -> str:
+    """Say ``1,234.0 MB, 45.0 % of one GPU's, in 1.30 times the time``."""
+    text = mb(row[field])
     if alone is not None and alone.get(field):
         text += f", {percent(row[field] / alone[field])} of that"
     ratio = times_alone(row, alone)
@@ -112,8 +121,12 @@ def _said(row: Row, alone: Row | None, field: str, name: str) -> str:
 
 def _said_of_split(split: list[Row], alone: Row) -> str | None:
     """Say how long the steps take in which one GPU's batch is split; ``None`` where none was timed."""
-    ratios = {sharing(row, split): times_alone(row, alone) for row in split}
-    said = [f"{name} {significant(ratio)}" for name, ratio in ratios.items() if ratio is not None]
+    ratios = [times_alone(row, alone) for row in split]
+    said = [
+        f"{name} {significant(ratio)}"
+        for name, ratio in zip(labels_of(split), ratios, strict=True)
+        if ratio is not None
+    ]
     if not said:
         return None
     return (
@@ -133,21 +146,28 @@ def _rate(row: Row) -> float | None:
     return (row.get("gpus") or 1) * size / took if took and size else None
 
 
-def gpus_of(row: Row) -> list[Row]:
-    """Return what each GPU of a row holds, in order; of a step on one GPU that is the row itself."""
-    return list(row.get("ranks") or [row])
+def gpus_of(row: Row) -> list[tuple[str, Row]]:
+    """Return which GPUs of a row hold what, alike ones as ``0 to 3``; of one GPU that is the row itself."""
+    alike: list[tuple[list[int], Row]] = []
+    for place, rank in enumerate(row.get("ranks") or [row]):
+        same = next((places for places, one in alike if one == rank), None)
+        if same is None:
+            alike.append(([place], rank))
+        else:
+            same.append(place)
+    return [(places(where), rank) for where, rank in alike]
 
 
 def _table(steps: list[Row], alone: Row | None) -> Table:
     """Tell what each GPU holds with each strategy; what is of all of them stands with the first."""
     lines: list[dict[str, str]] = []
-    for row in steps:
-        for place, rank in enumerate(gpus_of(row)):
+    for row, name in zip(steps, labels_of(steps), strict=True):
+        for place, rank in gpus_of(row):
             ledger = rank.get("ledger") or {}
             took, ratio, rate = step_s(row), times_alone(row, alone), _rate(row)
             shared, exposed = row.get("communication_s"), row.get("exposed_communication_s")
             lines.append(
-                {"shared by": sharing(row, steps), "GPU": count(place)}
+                {"shared by": name, "GPU": place}
                 | {name: _bytes(rank, field) for name, field in TENSORS.items()}
                 | {name: _bytes(ledger, field) for name, field in LEDGER.items()}
                 | {name: _bytes(rank, field, row) for name, field in HELD.items()}
@@ -160,14 +180,14 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
                 }
             )
     shown = [name for name in lines[0] if any(line[name] != NOTHING for line in lines)]
-    where = configuration(steps[0] | {"parallel": None, "gpus": None})
+    where = configuration(steps[0] | dict.fromkeys(OF_SHARING))
     return Table(
         caption=f"What each GPU holds: {where}, that batch on each; {source_of(steps)}; in {BYTES_NOTE}. "
         "Parameters, gradients and state are its tensors; buckets, activations, workspace and slack are at "
-        "its peak. NCCL: by how much the context grew when the GPUs were joined. A step ends with the "
-        "slowest GPU; x one GPU: times as long as on one; examples of all GPUs. NCCL ms: its kernels in a "
-        "step, by the profiler, on the GPU that waits least; not hidden: while nothing else runs there"
-        + in_caption(throttled_note(steps, partial(sharing, steps=steps))),
+        "its peak. At most: what is reserved where time decides. NCCL: by how much the context grew when the "
+        "GPUs were joined. A step ends with the slowest GPU; x one GPU: times as long as on one; examples of "
+        "all GPUs. NCCL ms: its kernels in a step, by the profiler, on the GPU that waits least; not hidden: "
+        "while nothing else runs there" + in_caption(throttled_note(steps, strategy)),
         columns=tuple(shown),
         rows=tuple(tuple(line[name] for name in shown) for line in lines),
         label_columns=2,
@@ -176,6 +196,6 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
 
 def _bytes(held: Mapping[str, Any], field: str, row: Row | None = None) -> str:
     if held.get(field) is not None:
-        return mb_number(held[field])
+        return mb_number(held[field][-1] if field == AT_MOST else held[field])
     unfit = row is not None and row.get("fits") is False and field == "peak_allocated_bytes"
     return "out of memory" if unfit else NOTHING

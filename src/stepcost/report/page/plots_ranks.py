@@ -6,7 +6,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from stepcost.report.answers.ranks import gpus_of, sharing, split_of, steps_of, strategy
+from stepcost.report.answers.ranks import gpus_of, labels_of, split_of, steps_of, strategy
 from stepcost.report.answers.savers import step_s
 from stepcost.report.load import Run
 from stepcost.report.page.axes import Named, batch_axis, draw_line, key_of_lines, plain_numbers, say_y
@@ -26,15 +26,19 @@ def memory_by_rank(run: Run) -> Plot | str:
     steps = steps_of(list(run.rows))
     if not any(row.get("ranks") for row in steps):
         return "No step was shared between GPUs (--parallel)."
+    labels = labels_of(steps)
+    # Over numbers of GPUs one bar each, of the rank that the row's own figures are of.
+    several = labels != [strategy(row) for row in steps]
     drawn = []
-    for row in steps:
-        took, ranks, shared = step_s(row), gpus_of(row), sharing(row, steps)
-        for place, rank in enumerate(ranks):
+    for row, label in zip(steps, labels, strict=True):
+        took = step_s(row)
+        for place, rank in [("", {})] if several else gpus_of(row):
             # Of the row itself: where it comes from, and its configuration, which the caption says.
-            name = shared if len(ranks) == 1 else f"{shared}, GPU {count(place)}"
+            name = f"{label}, GPU {place}" if row.get("ranks") and place else label
             drawn.append((name, row | {"parallel": None} | rank, "" if took is None else f" · {ms(took)}"))
     title = "Memory of each GPU by how they share a step, at the peak of a step"
-    plot = stacks(run, drawn, "memory-by-rank", title, "parallel")
+    said = ("Drawn is the fullest GPU of each",) if several else ()
+    plot = stacks(run, drawn, "memory-by-rank", title, "parallel", *said)
     return plot or "No ledger of several GPUs was read."
 
 

@@ -21,6 +21,7 @@ from stepcost.report.page.all_rows import tables_of_all_rows
 from stepcost.report.page.drawing import Plot, to_png, to_svg
 from stepcost.report.page.facts import command_line, machine_table, session_model, session_tables
 from stepcost.report.page.plots_accuracy import accuracy_over_epochs, accuracy_over_time
+from stepcost.report.page.plots_cards import largest_batch_by_card, step_time_by_card
 from stepcost.report.page.plots_lengths import memory_over_sequence_length
 from stepcost.report.page.plots_memory import (
     activations_by_module,
@@ -47,6 +48,7 @@ PLOTS: dict[str, tuple[Draw, ...]] = {
     "4": (step_by_engine,),
     "5": (memory_by_saver,),
     "6": (memory_by_rank, step_time_over_gpus),
+    "7": (step_time_by_card, largest_batch_by_card),
 }
 """The plots under each answer."""
 LETTERS_ACROSS, LETTERS_BETWEEN = 46, 2
