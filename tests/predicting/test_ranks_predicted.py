@@ -13,10 +13,12 @@ import torch.distributed as dist
 
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting import predict
-from stepcost.predicting.communicators import likely_bytes
+from stepcost.predicting.communicators import communicator_bytes, likely_bytes
 from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.ranks import group_of_nobody, trace_ranks
+from stepcost.predicting.recorded import Table
 from stepcost.predicting.simulate import simulate
+from stepcost.predicting.trace import Trace
 from stepcost.predicting.validation import validation_line
 from stepcost.predicting.workspaces import workspaces_on
 from stepcost.reading import Rank, Reading
@@ -130,6 +132,18 @@ def test_nccl_that_nobody_read_leaves_the_process_unknown(gpus: int, card: str) 
     assert high == 844 * MIB * max(gpus, 4) // 4
 
 
+def test_what_was_recorded_of_nccl_beside_workspaces_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``stepcost record`` read on two GPUs is known of two, with that torch, and of no other number."""
+    about = {"torch": "2.11.0+cu130", "communicator_bytes": 600 * MIB}
+    recorded_here = Table(about=about, convolutions={})
+    monkeypatch.setattr("stepcost.predicting.communicators.find_table", lambda _: recorded_here)
+    a100 = CARDS["a100-80gb"]
+    known = {
+        (gpus, minor): communicator_bytes(a100, gpus, (2, minor)) for gpus in (2, 4) for minor in (11, 12)
+    }
+    assert known == {(2, 11): 600 * MIB, (2, 12): None, (4, 11): None, (4, 12): None}
+
+
 def test_what_fits_in_one_outcome_alone_is_not_said_to_fit() -> None:
     """Where it would not fit if the first bucket were held, that is the answer, and not yes."""
     asked: dict[str, Any] = {"model": "resnet18", "batch_size": 4, "image_size": 32}
@@ -144,15 +158,23 @@ def test_what_fits_in_one_outcome_alone_is_not_said_to_fit() -> None:
     assert reading.unread["fits"].startswith("it depends on when NCCL gives the first bucket of DDP back")
 
 
-def test_the_largest_batch_is_that_of_the_fullest_gpu() -> None:
-    """It is no larger than on one GPU: what NCCL and the buckets take is missing."""
+def test_the_largest_batch_is_that_of_the_fullest_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no larger than on one GPU, and half as large where the last GPU has twice the batch."""
     request = Request(model="small-cnn", optimizer="adam", batch_size=64)
     small_card = replace(CARDS["h100-80gb"], total_bytes=4 * 2**30)
-    sizes = [
-        largest_batch(one, small_card, torch_version="2.11").largest_batch or 0
-        for one in (request, replace(request, parallel="zero1", gpus=2))
-    ]
-    assert 0 < sizes[1] < sizes[0]
+    shared = replace(request, parallel="ddp", gpus=2)
+
+    def largest(one: Request) -> int:
+        return largest_batch(one, small_card, torch_version="2.11").largest_batch or 0
+
+    def uneven(one: Request, **more: Any) -> list[Trace]:
+        twice = replace(one, batch_size=2 * one.batch_size)
+        return [trace_ranks(one, **more)[0], trace_ranks(twice, **more)[1]]
+
+    alone, even = largest(request), largest(shared)
+    assert 0 < even < alone
+    monkeypatch.setattr("stepcost.predicting.largest.trace_ranks", uneven)
+    assert largest(shared) == pytest.approx(even / 2, rel=0.02)
 
 
 def test_the_group_of_nobody_leaves_nothing_behind() -> None:

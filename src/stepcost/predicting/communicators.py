@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stepcost.catalog.cards import Card, Range
-from stepcost.predicting.torch_versions import Version
+from stepcost.predicting.communicator import RANKS
+from stepcost.predicting.recorded import find_table
+from stepcost.predicting.torch_versions import Version, version_of
 
 FILE = Path(__file__).parent / "tables" / "communicators.json"
 """``recorded``: ``bytes`` by compute capability, torch with its NCCL, communicators and GPUs of one host."""
@@ -24,7 +26,14 @@ def _recorded() -> list[dict[str, Any]]:
 
 
 def communicator_bytes(card: Card, gpus: int, version: Version) -> int | None:
-    """Return what NCCL adds with so many GPUs of one host, in bytes; ``None`` where nobody read it."""
+    """Return what NCCL adds with so many GPUs of one host, in bytes; ``None`` where nobody read it.
+
+    What ``stepcost record`` read on two GPUs stands with the table of workspaces.
+    """
+    table = find_table(card.compute_capability)
+    here = {} if table is None else table.about
+    if gpus == RANKS and "communicator_bytes" in here and version_of(here["torch"]) == version:
+        return int(here["communicator_bytes"])
     torch = ".".join(map(str, version))
     asked = {"compute_capability": card.compute_capability, "torch": torch, "gpus": gpus}
     found = (one["bytes"] for one in _recorded() if asked.items() <= one.items())

@@ -18,6 +18,12 @@ CONVOLUTION, BACKWARD_OF_IT = "convolution", "convolution_backward"
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 ON_LISTS = ("_foreach_", "_fused_")
 """Begin operators of optimizers, on many tensors at once."""
+BY_ELEMENT = (
+    *("add", "sub", "mul", "div", "neg", "pow", "rsqrt", "sqrt", "exp", "tanh", "sigmoid", "clamp", "where"),
+    *("relu", "threshold", "hardtanh", "hardsigmoid", "hardswish", "silu", "gelu", "native_dropout"),
+    *("_to_copy", "clone", "copy", "fill", "zeros_like", "ones_like"),
+)
+"""Operators that do the same to each element, whatever the shape."""
 FAST_LENGTHS = {"f32": 4, "bf16": 8, "f16": 8}
 """Products take other kernels where a length is no multiple of so many: 16 bytes."""
 MINOR = 0.3
@@ -79,6 +85,8 @@ def family_of(key: str) -> Family:
         return Family(name, dtypes, "", ())
     largest = max(lengths, key=math.prod, default=[])
     full = "".join("s" if math.prod(each) < math.prod(largest) else "f" for each in lengths)
+    if name.removesuffix("_").partition(".")[0].removesuffix("_backward") in BY_ELEMENT:
+        return Family(name, dtypes, layouts + full, _logarithms(math.prod(largest)))
     kind = layouts + full + str(len(largest)) + re.sub(r"\d+", "#", rest)
     minor = tuple(MINOR * one for one in _logarithms(*largest))
     return Family(name, dtypes, kind, (*_logarithms(math.prod(largest)), *minor))

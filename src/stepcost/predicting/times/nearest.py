@@ -23,6 +23,7 @@ OF_OTHER_KIND, OF_OTHER_DTYPE, OF_OTHER_BOUND = 1.5, 1.0, 0.3
 """How far apart these put two operators; as far apart are such by a size that is e to this times another."""
 NEAR_SIZE = 0.9
 SMOOTHING = 0.02
+STIFF, STEEPEST = 0.1, 0.5
 KERNEL_S = 1e-6
 """What a kernel takes that has next to nothing to do."""
 PRODUCT_OF_FP32 = 0.13
@@ -72,6 +73,14 @@ class _Group:
     def launches_nothing(self, kind: str) -> bool:
         """Say whether such an operator had no kernels more often than not."""
         return self.empty[kind] > 0 if kind in self.empty else self.all_empty
+
+    def beyond_at(self, bound: float, nearest: Array, weights: Array) -> float:
+        """Return what is beyond the bound by the line through the nearest, whose slope is kept small."""
+        bounds, beyond = self.bounds[nearest], self.beyond[nearest]
+        middle, level = float(weights @ bounds), float(weights @ beyond)
+        spread = float(weights @ (bounds - middle) ** 2)
+        slope = float(weights @ ((bounds - middle) * (beyond - level))) / (spread + STIFF)
+        return level + max(-STEEPEST, min(STEEPEST, slope)) * (bound - middle)
 
     def distances(self, family: Family, bound: float) -> Array:
         """Return how far each recorded operator is; ``bound`` is the logarithm of seconds."""
@@ -127,7 +136,7 @@ class Times:
         nearest = np.argsort(distances, kind="stable")[:NEIGHBOURS]
         weights = 1 / (distances[nearest] ** 2 + SMOOTHING)
         weights /= weights.sum()
-        seconds = math.exp(bound + float(weights @ group.beyond[nearest]))
+        seconds = math.exp(bound + group.beyond_at(bound, nearest, weights))
         least = float(distances[nearest[0]])
         how = NEAR if least < NEAR_SIZE else FAR if least < OF_OTHER_KIND else OTHER
         return Guess(Taken(seconds, float(weights @ group.kernels[nearest])), how)

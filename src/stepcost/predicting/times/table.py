@@ -111,8 +111,9 @@ def load(path: Path) -> TimesTable:
 
     def entries(rows: Iterable[Any]) -> tuple[Entry, ...]:
         return tuple(
-            Entry(*keys[index], calls=calls, taken=Taken(nanoseconds / 1e9, kernels))
+            Entry(key, size, flops, calls, Taken(nanoseconds / 1e9, kernels))
             for index, calls, nanoseconds, kernels in rows
+            for key, size, flops in (keys[index],)
         )
 
     steps = tuple(
