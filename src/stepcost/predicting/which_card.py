@@ -50,11 +50,12 @@ def on_cards(
         row |= measured(reading) | asdict(
             largest_batch(request, card, torch_version=torch_version, traces=own)
         )
-        rows.append(row | _time(launched, card, reading))
+        rows.append(row | time_fields(launched, card, reading))
     return rows
 
 
-def _time(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
+def time_fields(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
+    """Return what a row stores of the time of a step on a card; where there is none, ``unread`` says why."""
     why_not = "it does not fit"
     if reading.fits is not False:
         try:
@@ -68,5 +69,7 @@ def _time(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
                 "step_high_s": found.high_s,
                 "step_basis": found.basis,
                 "step_engine": launched.engine,
+                "kernels": sum(one.kernels for one in found.contributors),
+                "kernel_s": sum(one.seconds for one in found.contributors),
             }
     return {"step_s": None, "unread": {**reading.unread, "step_s": why_not}}

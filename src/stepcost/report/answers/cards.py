@@ -143,8 +143,8 @@ def table_of(steps: Sequence[Row], prices: Prices | None = None, epoch: int = EP
     """Tabulate the steps; prices and epochs where there are times."""
     example = example_of(steps[0])
     engines = sorted({row["step_engine"] for row in steps if row.get("step_engine")})
-    caption = f"A step on other cards: {configuration(steps[0] | {'card': None})}; {source_of(steps)}; "
-    caption += "GB = 10**9 bytes"
+    asked = configuration(steps[0] | {"card": None}, "engine")
+    caption = f"A step on each card: {asked}; {source_of(steps)}, memory of the eager step; GB = 10**9 bytes"
     columns = ["card", "fits", "GB", "largest batch"]
     if engines:
         caption += f"; time of engine {listed(engines)}, with its interval; an epoch has {epoch:,} {example}s"

@@ -30,7 +30,9 @@ def step_time_by_card(run: Run) -> Plot | str:
         "step-time-by-card",
         "Time of a training step on each card",
         f"Bars with intervals. {words}.",
-        caption(steps, configuration(steps[0] | {"card": None}), f"Engine {engine}. Line: the interval"),
+        caption(
+            steps, configuration(steps[0] | {"card": None}, "engine"), f"Engine {engine}. Line: the interval"
+        ),
         where_of(run),
         partial(_draw_times, steps=steps),
     )
@@ -46,7 +48,7 @@ def largest_batch_by_card(run: Run) -> Plot | str:
         "largest-batch-by-card",
         "The largest batch on each card",
         f"Bars. {words}.",
-        caption(steps, configuration(steps[0] | {"card": None}, "batch_size")),
+        caption(steps, configuration(steps[0] | {"card": None}, "batch_size", "engine")),
         where_of(run),
         partial(_draw_sizes, steps=steps),
     )
