@@ -74,7 +74,7 @@ class _Group:
         """Say whether such an operator had no kernels more often than not."""
         return self.empty[kind] > 0 if kind in self.empty else self.all_empty
 
-    def beyond_at(self, bound: float, nearest: Array, weights: Array) -> float:
+    def beyond_at(self, bound: float, nearest: npt.NDArray[np.intp], weights: Array) -> float:
         """Return what is beyond the bound by the line through the nearest, whose slope is kept small."""
         bounds, beyond = self.bounds[nearest], self.beyond[nearest]
         middle, level = float(weights @ bounds), float(weights @ beyond)

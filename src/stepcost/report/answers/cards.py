@@ -139,6 +139,15 @@ def with_epochs(steps: Iterable[Row], prices: Prices, epoch: int) -> list[Row]:
     return found
 
 
+def epoch_lines(row: Row, prices: Prices, epoch: int) -> list[str]:
+    """Say of a step whose time is predicted how long an epoch would take, and what it would cost."""
+    if not timed([row]):
+        return []
+    took_s = epoch_s(row, row["step_s"], epoch)
+    costs = f", for {prices[row['card']].of(took_s)}" if row["card"] in prices else ""
+    return [f"An epoch of {epoch:,} {example_of(row)}s would take {duration(took_s)}{costs}."]
+
+
 def table_of(steps: Sequence[Row], prices: Prices | None = None, epoch: int = EPOCH) -> Table:
     """Tabulate the steps; prices and epochs where there are times."""
     example = example_of(steps[0])
