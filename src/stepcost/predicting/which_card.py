@@ -50,11 +50,11 @@ def on_cards(
         row |= measured(reading) | asdict(
             largest_batch(request, card, torch_version=torch_version, traces=own)
         )
-        rows.append(row | time_fields(launched, card, reading))
+        rows.append(row | row_of_time(launched, card, reading))
     return rows
 
 
-def time_fields(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
+def row_of_time(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
     """Return what a row stores of the time of a step on a card; where there is none, ``unread`` says why."""
     why_not = "it does not fit"
     if reading.fits is not False:
