@@ -75,6 +75,7 @@ def _add_predict(commands: Any) -> None:
     add_flag(
         parser, "card", default=None, help=f"where it would run: comma-separated, from {', '.join(CARDS)}"
     )
+    _add_time(parser, engine=None)
     parser.add_argument("--torch", metavar="VERSION", help="with which torch (default: the one installed)")
     parser.add_argument(
         "--largest-batch", action="store_true", help="also the largest batch that fits the card"
@@ -92,6 +93,10 @@ def _add_predict(commands: Any) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     cards = value(options, "card", names_of(CARDS)) or (None,)
+    prices = {} if options.price is None else prices_of(options.price, [one for one in cards if one])
+    epoch = whole(1)("--epoch", options.epoch)
+    if options.price is not None and options.engine is None:
+        raise ValueError("--price needs --engine: of a captured step the time is predicted")
     from stepcost.predicting.answer import (  # noqa: PLC0415 (torch: --help does without)
         answer,
         print_answer,
@@ -102,6 +107,7 @@ def _predict(options: argparse.Namespace) -> int:
         kind = kind_of(options.model)
     asked = steps_asked(options, kind, shared=_shared(options))
     from stepcost.predicting.torch_versions import installed_torch  # noqa: PLC0415
+    from stepcost.report.answers.cards import epoch_lines, with_epochs  # noqa: PLC0415 (see above)
 
     found = [
         answer(
@@ -111,15 +117,20 @@ def _predict(options: argparse.Namespace) -> int:
             activations=options.activations,
             largest=options.largest_batch,
             longest=options.longest_sequence,
+            engine=options.engine,
         )
         for request, card in itertools.product(asked, cards)
     ]
     if options.json:
         fields = [one.fields for one in found]
+        if options.engine is not None:
+            fields = with_epochs(fields, prices, epoch)
         print(json.dumps(fields[0] if len(fields) == 1 else {"predictions": fields}))
     else:
         for one in found:
             print_answer(one)
+            for line in epoch_lines(one.fields, prices, epoch):
+                print(line)
     return max(one.exit_code for one in found)
 
 
@@ -144,6 +155,26 @@ def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
+def _add_time(parser: Parser, *, engine: str | None) -> None:
+    captured = ", ".join(name for name, row in ENGINES.items() if row.captured)
+    said = "(default: memory alone)" if engine is None else "(default: %(default)s)"
+    parser.add_argument(
+        "--engine",
+        default=engine,
+        metavar="NAME",
+        help=f"how the step is launched for its time: {captured} {said}",
+    )
+    parser.add_argument(
+        "--price", metavar="CARD=MONEY,...", help="what an hour of a card costs: h100-80gb=2.50,a10=$0.60"
+    )
+    parser.add_argument(
+        "--epoch",
+        default="50000",
+        metavar="N",
+        help="images, sequences or examples in an epoch (default: %(default)s, as CIFAR-10 has)",
+    )
+
+
 def _add_cards(commands: Any) -> None:
     parser = command(
         commands,
@@ -155,22 +186,7 @@ def _add_cards(commands: Any) -> None:
     )
     add_step(parser)
     add_flag(parser, "card", default=",".join(CARDS), help="which cards: comma-separated")
-    captured = ", ".join(name for name, row in ENGINES.items() if row.captured)
-    parser.add_argument(
-        "--engine",
-        default="graph",
-        metavar="NAME",
-        help=f"how the step is launched for its time: {captured} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--price", metavar="CARD=MONEY,...", help="what an hour of a card costs: h100-80gb=2.50,a10=$0.60"
-    )
-    parser.add_argument(
-        "--epoch",
-        default="50000",
-        metavar="N",
-        help="images, sequences or examples in an epoch (default: %(default)s, as CIFAR-10 has)",
-    )
+    _add_time(parser, engine="graph")
     parser.add_argument("--torch", metavar="VERSION", help="with which torch (default: the one installed)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
 

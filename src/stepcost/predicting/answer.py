@@ -12,8 +12,13 @@ from typing import Any
 
 from stepcost.activations import ModuleActivations, as_rows, print_activations
 from stepcost.catalog.cards import Card
+from stepcost.catalog.engines import ENGINES
+from stepcost.flags import one_of
 from stepcost.predicting.largest import largest_batch, longest_sequence
 from stepcost.predicting.prediction import predict_in_full
+from stepcost.predicting.times import StepTime
+from stepcost.predicting.times.from_rates import time_on
+from stepcost.predicting.times.said import time_fields, time_lines
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.validation import (
     NO_RUN,
@@ -47,6 +52,8 @@ class Answer:
     """Where it was asked for."""
     longest: PredictedLongest | None
     """Where it was asked for."""
+    step_time: StepTime | None
+    """Where it was asked for and is known."""
 
     @property
     def exit_code(self) -> int:
@@ -62,18 +69,30 @@ def answer(
     activations: bool,
     largest: bool,
     longest: bool,
+    engine: str | None = None,
 ) -> Answer:
     """Predict ``request`` on ``card``; if asked for, activations by module, largest batch, longest sequence.
 
-    Whatever the model prints goes to standard error. Raises ``ValueError`` with one line for a wrong request.
+    With a captured ``engine`` also how long the step would take so; memory is that of ``request``. Whatever
+    the model prints goes to standard error. Raises ``ValueError`` with one line for a wrong request.
     """
     if largest and card is None:
         raise ValueError("--largest-batch needs --gpu: the largest batch of which card?")
     if longest and card is None:
         raise ValueError("--longest-sequence needs --gpu: the longest sequence of which card?")
+    if engine is not None and card is None:
+        raise ValueError("--engine needs --gpu: the time on which card?")
     started = time.perf_counter()
     version = version_of(torch_version)
+    timed, why_not = None, None
+    if engine is not None and card is not None:
+        launched = replace(request, engine=one_of(ENGINES)("--engine", engine))
     with prints_to_stderr():
+        if engine is not None and card is not None:
+            try:
+                timed = time_on(launched, card)
+            except ValueError as error:
+                why_not = str(error)
         prediction = predict_in_full(request, card, torch_version=torch_version)
         found = largest_batch(request, card, torch_version=torch_version) if largest and card else None
         length = longest_sequence(request, card, torch_version=torch_version) if longest and card else None
@@ -93,6 +112,9 @@ def answer(
         fields["activations_by_module"] = None if kept is None else as_rows(kept)
     for one in (found, length):
         fields |= {} if one is None else asdict(one)
+    if card is not None and engine is not None:
+        fields |= {"card": card.name, "step_engine": engine} | time_fields(timed)
+        fields["unread"] |= {} if why_not is None else {"step_s": why_not}
     fields["seconds"] = time.perf_counter() - started
     return Answer(
         fields=fields,
@@ -102,6 +124,7 @@ def answer(
         kept=kept,
         largest=found,
         longest=length,
+        step_time=timed,
     )
 
 
@@ -133,6 +156,11 @@ def print_answer(found: Answer) -> None:
         print(_most_line("Longest sequence", asdict(found.longest), "longest_sequence", ends))
     if found.reading.ranks:
         Console().print(_table_of_ranks(found))
+    if found.step_time is not None:
+        for line in time_lines(found.step_time, found.fields):
+            print(line)
+    elif "step_s" in found.fields:
+        print(f"How long a step takes cannot be said: {found.fields['unread']['step_s']}.")
     Console().print(_table(found))
     errors = found.fields["expected_error"]
     for name, (low, high) in (errors or {}).items():

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
 
 from stepcost.catalog.cards import Card
+from stepcost.catalog.engines import ENGINES
+from stepcost.operators import Operator
+from stepcost.predicting.attention import attention_on
+from stepcost.predicting.times.family import key_of, name_of
+from stepcost.predicting.times.nearest import RECORDED as AS_RECORDED
+from stepcost.predicting.times.nearest import Times
+from stepcost.predicting.times.table import TimesTable, table_of
+from stepcost.predicting.times.traced import operators_of
+from stepcost.predicting.torch_versions import version_of
 from stepcost.request import Request
 
 RECORDED, FROM_RATES = "recorded on this card", "from rates"
 """What a time rests on: operators that were recorded on that card, or on another one and its rates."""
+STEP = "step"
+"""Of a step's doubts what is left where all its operators were recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +35,17 @@ class Contributor:
     """An operator, or a module of the model."""
     seconds: float
     kernels: int
+
+
+class Part(NamedTuple):
+    """An operator of a step with what it takes."""
+
+    operator: Operator
+    module: str
+    seconds: float
+    kernels: float
+    how: str
+    """How that is known (``nearest.py``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +60,10 @@ class StepTime:
     """``RECORDED`` or ``FROM_RATES``."""
     contributors: tuple[Contributor, ...]
     """By operator, the largest first; their seconds are the GPU's own, without what lies between kernels."""
+    modules: tuple[Contributor, ...] = ()
+    """The same by module."""
+    recorded_share: float = 0.0
+    """Of the operators' seconds those that were recorded with these very shapes."""
 
 
 def predict_time(request: Request, card: Card) -> StepTime:
@@ -41,4 +72,88 @@ def predict_time(request: Request, card: Card) -> StepTime:
     Raises ``ValueError`` with one line where that cannot be said: for an engine whose steps are not captured
     (the processor decides what those take), for a card without a table, and for what cannot be traced.
     """
-    raise ValueError(f"no operators' times were recorded on {card.gpu}: stepcost record times on one does")
+    table = table_of(card)
+    if table is None:
+        raise ValueError(
+            f"no operators' times were recorded on {card.gpu}: stepcost record times on one does"
+        )
+    return step_time(predict_parts(request, card), table)
+
+
+def predict_parts(request: Request, card: Card) -> list[Part]:
+    """Predict each operator of a step on a card with a table; raises as ``predict_time`` does."""
+    if (why_not := why_not_timed(request)) is not None:
+        raise ValueError(why_not)
+    table = table_of(card)
+    if table is None:
+        raise ValueError(
+            f"no operators' times were recorded on {card.gpu}: stepcost record times on one does"
+        )
+    times = _times(card)
+    found = []
+    for operator, _, module in operators_of(request, attention_on(card, version_of(torch.__version__))):
+        (seconds, kernels), how = times.of(key_of(operator.key), operator.bytes, operator.flops)
+        found.append(Part(operator, module, seconds, kernels, how))
+    return found
+
+
+def why_not_timed(request: Request) -> str | None:
+    """Say why the time of a step cannot be predicted; ``None`` where it can."""
+    engine = ENGINES[request.engine]
+    if not engine.captured:
+        return (
+            f"the time of engine {request.engine} is the processor's, and varies by 17 % between processes "
+            "of one host: of captured engines (graph, fast) it is predicted"
+        )
+    if engine.compiled or engine.autotuned:
+        return f"of engine {request.engine} no kernels were recorded: its time is not predicted"
+    if request.gpus > 1:
+        return "the time of a step that several GPUs share is not predicted"
+    return None
+
+
+@functools.cache
+def _times(card: Card) -> Times:
+    table = table_of(card)
+    assert table is not None
+    return Times(table)
+
+
+def step_time(parts: Sequence[Part], table: TimesTable) -> StepTime:
+    """Add up the parts of a step, with what lies between kernels."""
+    busy_s = sum(one.seconds for one in parts)
+    step_s = busy_s + table.gap_s * sum(one.kernels for one in parts)
+    doubt = doubt_of([(one.how, one.seconds) for one in parts], table.doubts)
+    recorded_s = sum(one.seconds for one in parts if one.how == AS_RECORDED)
+    return StepTime(
+        step_s=step_s,
+        low_s=step_s / (1 + doubt),
+        high_s=step_s * (1 + doubt),
+        basis=RECORDED,
+        contributors=contributors(parts, lambda one: name_of(one.operator.key)),
+        modules=contributors(parts, lambda one: one.module),
+        recorded_share=recorded_s / busy_s if busy_s else 0.0,
+    )
+
+
+def doubt_of(parts: Iterable[tuple[str, float]], doubts: dict[str, float]) -> float:
+    """By which share a step may be off, from how its seconds are known."""
+    parts = list(parts)
+    total = sum(seconds for _, seconds in parts) or 1.0
+    return doubts[STEP] + sum(doubts.get(how, 0.0) * seconds / total for how, seconds in parts)
+
+
+def contributors(parts: Sequence[Part], name: Callable[[Part], str]) -> tuple[Contributor, ...]:
+    """Sum parts by a name of each, the largest sum first."""
+    found: dict[str, list[Part]] = {}
+    for one in parts:
+        found.setdefault(name(one), []).append(one)
+    made = [
+        Contributor(
+            name=key,
+            seconds=sum(one.seconds for one in each),
+            kernels=round(sum(one.kernels for one in each)),
+        )
+        for key, each in found.items()
+    ]
+    return tuple(sorted((one for one in made if one.kernels), key=lambda one: -one.seconds))

@@ -10,14 +10,19 @@ from unittest import mock
 import torch
 from torch import nn
 
+from stepcost.activations import LOSS
 from stepcost.operators import Operator, describe
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.tape import Tape
 from stepcost.predicting.trace import trace_steps
 from stepcost.prepare import batch_of, memory_format, optimizer_of, prepare, step_of
+from stepcost.reading import BACKWARD, FORWARD
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 from stepcost.workload import workload_of
+
+OPTIMIZER = "(optimizer)"
+"""Whose the operators of an optimizer's step are."""
 
 
 class Traced(NamedTuple):
@@ -28,11 +33,29 @@ class Traced(NamedTuple):
     module: str
 
 
+class _Whose:
+    """Of which module an operator is: in backward, of the one whose forward made autograd's node."""
+
+    def __init__(self) -> None:
+        self._modules: dict[int, str] = {}
+
+    def __call__(self, tape: Tape) -> str:
+        if tape.phase == FORWARD:
+            number: int = torch._C._autograd._get_sequence_nr() - 1
+            self._modules.setdefault(number, tape.owner.module)  # the first after autograd made that node
+            return tape.owner.module
+        if tape.phase == BACKWARD:
+            node: Any = torch._C._current_autograd_node()
+            return LOSS.module if node is None else self._modules.get(node._sequence_nr(), LOSS.module)
+        return OPTIMIZER
+
+
 def operators_of(request: Request, attention: Attention = ON_HOPPER) -> list[Traced]:
     """Trace a captured step and list its operators; raises ``ValueError`` with one line where it cannot."""
     workload = workload_of(request)
     model = prepare(workload.build_on_meta(), request)
     found: list[Traced] = []
+    whose = _Whose()
 
     def step(model: nn.Module) -> TrainingStep:
         if memory_format(request) == torch.channels_last:
@@ -42,9 +65,10 @@ def operators_of(request: Request, attention: Attention = ON_HOPPER) -> list[Tra
     @contextlib.contextmanager
     def listing(tape: Tape) -> Iterator[None]:
         def called(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
+            module = whose(tape)
             operator = describe(func, args, kwargs, made)
             if operator is not None:
-                found.append(Traced(operator, tape.phase, tape.owner.module))
+                found.append(Traced(operator, tape.phase, module))
 
         tape.called = called
         try:

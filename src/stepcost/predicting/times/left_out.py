@@ -1,0 +1,114 @@
+"""How far off predicted steps are that contributed nothing to the table, and the interval learned from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import linprog
+
+from stepcost.predicting.times.nearest import FAR, NEAR, OTHER, UNKNOWN, Times
+from stepcost.predicting.times.step_time import STEP, doubt_of
+from stepcost.predicting.times.table import Step, TimesTable
+
+HELD = 0.9
+"""Share of left-out steps whose measured time an interval holds."""
+LEAST_DOUBT = 0.01
+Request = dict[str, Any]
+Leaves = Callable[[Request, Request], bool]
+"""Whether the table loses the second step where the first is predicted."""
+
+
+class Outcome(NamedTuple):
+    """A recorded step, predicted."""
+
+    step: Step
+    predicted_s: float
+    shares: dict[str, float]
+    """How its operators' seconds are known (``nearest.py``), as shares of all."""
+
+    @property
+    def error(self) -> float:
+        """Predicted less measured, as a share of measured."""
+        return self.predicted_s / self.step.step_s - 1
+
+    def is_held(self, doubts: dict[str, float]) -> bool:
+        """Say whether the interval holds the measured time."""
+        factor = 1 + doubt_of(self.shares.items(), doubts)
+        return self.predicted_s / factor <= self.step.step_s <= self.predicted_s * factor
+
+
+def model_of(request: Request) -> str:
+    """Return a model's name without what differs by where its file lies."""
+    return Path(request["model"]).stem
+
+
+def nothing(asked: Request, other: Request) -> bool:
+    """Leave nothing out: each step's own operators are in the table."""
+    return False
+
+
+def same_batch(asked: Request, other: Request) -> bool:
+    """Leave out steps of the same model with the same batch size, whatever their engine or precision."""
+    return same_model(asked, other) and asked["batch_size"] == other["batch_size"]
+
+
+def same_model(asked: Request, other: Request) -> bool:
+    """Leave out all steps of the same model."""
+    return model_of(asked) == model_of(other)
+
+
+LEFT_OUT: dict[str, Leaves] = {"nothing": nothing, "batch size": same_batch, "model": same_model}
+
+
+def outcomes(table: TimesTable, leaves: Leaves, asked: Iterable[Step] | None = None) -> list[Outcome]:
+    """Predict each step of a table from the others (or the steps ``asked``)."""
+    times: dict[tuple[int, ...], Times] = {}
+    found = []
+    for step in table.steps if asked is None else asked:
+        left = tuple(n for n, one in enumerate(table.steps) if not leaves(step.request, one.request))
+        if left not in times:
+            times[left] = Times(replace(table, steps=tuple(table.steps[n] for n in left)))
+        found.append(outcome(step, times[left], table.gap_s))
+    return found
+
+
+def outcome(step: Step, times: Times, gap_s: float) -> Outcome:
+    """Predict one recorded step."""
+    by_how: dict[str, float] = {}
+    kernels = 0.0
+    for entry in step.entries:
+        taken, how = times.of(entry.key, entry.bytes, entry.flops)
+        by_how[how] = by_how.get(how, 0.0) + entry.calls * taken.seconds
+        kernels += entry.calls * taken.kernels
+    busy_s = sum(by_how.values())
+    return Outcome(step, busy_s + gap_s * kernels, {how: seconds / busy_s for how, seconds in by_how.items()})
+
+
+def doubts_of(found: Sequence[Outcome]) -> dict[str, float]:
+    """Learn by how much steps are off, from how their seconds are known: the 0.9 quantile.
+
+    What is known worse is at least as unsure. A linear program: what is beyond the quantile counts nine times
+    what is within.
+    """
+    hows = (NEAR, FAR, OTHER, UNKNOWN)
+    shares = np.array([[one.shares.get(how, 0.0) for how in hows] for one in found])
+    at_least = np.cumsum(shares[:, ::-1], axis=1)[:, ::-1]  # so that what is solved for are increments
+    rows = np.hstack([np.ones((len(found), 1)), at_least])
+    errors = np.array([max(one.error, 1 / (1 + one.error) - 1) for one in found])
+    count, columns = rows.shape
+    cost = np.concatenate([np.zeros(columns), np.full(count, HELD), np.full(count, 1 - HELD)])
+    equal = np.hstack([rows, np.eye(count), -np.eye(count)])
+    bounds = [(LEAST_DOUBT, None)] + [(0, None)] * (columns - 1 + 2 * count)
+    solved = linprog(cost, A_eq=equal, b_eq=errors, bounds=bounds).x
+    doubts = (solved[0], *np.cumsum(solved[1:columns]))
+    return {name: round(float(value), 4) for name, value in zip((STEP, *hows), doubts, strict=True)}
+
+
+def with_doubts(table: TimesTable) -> TimesTable:
+    """Return a table with what its own steps teach, each left out with its batch size and with its model."""
+    found = [one for leaves in (same_batch, same_model) for one in outcomes(table, leaves)]
+    return replace(table, doubts=doubts_of(found))

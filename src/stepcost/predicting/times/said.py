@@ -1,0 +1,53 @@
+"""A predicted step's time in words, and under the names of the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from stepcost.predicting.times.step_time import FROM_RATES, Contributor, StepTime
+from stepcost.units import duration
+
+LARGEST = 8
+"""So many operators and modules are named to a reader."""
+
+
+def time_fields(found: StepTime | None) -> dict[str, Any]:
+    """Return what is stored of a step's time, with its operators and modules; null where it is not known."""
+    if found is None:
+        return {"step_s": None}
+    return {
+        "step_s": found.step_s,
+        "step_low_s": found.low_s,
+        "step_high_s": found.high_s,
+        "step_basis": found.basis,
+        "step_recorded_share": found.recorded_share,
+        "step_by_operator": [asdict(one) for one in found.contributors],
+        "step_by_module": [asdict(one) for one in found.modules],
+    }
+
+
+def time_lines(found: StepTime, fields: Mapping[str, Any]) -> list[str]:
+    """Say how long a step takes, how sure that is, and what takes longest."""
+    examples = fields["batch_size"] * (fields["accumulate"] or 1)
+    what, count = "examples", examples
+    if fields["sequence_length"]:
+        what, count = "tokens", examples * fields["sequence_length"]
+    elif fields["image_size"]:
+        what = "images"
+    likely, low, high = (duration(one) for one in (found.step_s, found.low_s, found.high_s))
+    first = f"A step takes {likely} under {fields['step_engine']}, with 90 % between {low} and {high}: "
+    last = f"{100 * found.recorded_share:.0f} % of it was recorded with these shapes."
+    if found.basis == FROM_RATES:
+        first = f"A step would take {likely} under {fields['step_engine']}, between {low} and {high}: "
+        last = "Estimated from another card's operators and the rates of both."
+    return [
+        f"{first}{count / found.step_s:,.0f} {what} a second. {last}",
+        f"By operator: {_listed(found.contributors)}.",
+        f"By module: {_listed(found.modules)}.",
+    ]
+
+
+def _listed(parts: Iterable[Contributor]) -> str:
+    return ", ".join(f"{one.name} {duration(one.seconds)}" for one in list(parts)[:LARGEST])
