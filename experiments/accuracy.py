@@ -178,6 +178,7 @@ def tracked_peak_bytes(request: Request) -> int | None:
     from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415 (needed for this alone)
     from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker  # noqa: PLC0415
     from torch.distributed._tools.mem_tracker import MemTracker  # noqa: PLC0415
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
 
     from stepcost import parallel  # noqa: PLC0415
     from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
@@ -192,7 +193,7 @@ def tracked_peak_bytes(request: Request) -> int | None:
     with contextlib.ExitStack() as stack:
         if in_parts:  # the numbers of the ranks are read, which fake ones are not
             stack.enter_context(group_of_nobody(request.gpus))
-            mesh = parallel.init_device_mesh("cpu", (request.gpus,))
+            mesh = init_device_mesh("cpu", (request.gpus,))
             stack.enter_context(mock.patch.object(parallel, "init_device_mesh", return_value=mesh))
         stack.enter_context(FakeTensorMode())
         try:
@@ -202,6 +203,7 @@ def tracked_peak_bytes(request: Request) -> int | None:
                 parallel.shard(replace(request, device="cpu"), model)
             step = step_of(request, model, workload, build_optimizer(request.optimizer, model))
             batch = batch_of(workload, request, "cpu")
+            tracker: Any
             if in_parts:
                 tracker = FSDPMemTracker(model, step.optimizer)
                 tracker.track_inputs(tuple(tensors_in(batch)))
