@@ -60,7 +60,7 @@ def test_a_rule_that_gates_nothing_is_refused(text: str) -> None:
 
 
 def test_what_races_between_gpus_may_differ_a_little() -> None:
-    """Peaks of GPUs that share a step may differ by 1 %, of one by nothing; what follows from shapes never."""
+    """Peaks of GPUs that share a step may differ by 1 %, of one not; what follows from shapes never."""
     alone = [STEP, STEP]
     shared = [STEP | {"ranks": [{}, {}]}] * 2
     for rows, allowed in ((alone, EXACT), (shared, RACES)):
