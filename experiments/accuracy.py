@@ -10,6 +10,7 @@ table, of several GPUs with a line a rank; ``--predictions`` compares prediction
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import statistics
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from experiments.arguments import parser_of
 from stepcost.catalog.cards import CARDS, Card
@@ -29,7 +31,7 @@ from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.trace import trace_run
 from stepcost.predicting.unasked import Unasked
 from stepcost.predicting.workspaces import workspaces_on
-from stepcost.request import Request, step_words
+from stepcost.request import ALONE, FSDP2, Request, step_words
 
 FIGURES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
 TRACKER = "mem_tracker"
@@ -56,6 +58,9 @@ def compare(
             name = ", ".join((request.model, *step_words(asdict(request))))
             sys.stderr.write(f"{name} is not compared: {error}\n")
             continue
+        started = time.perf_counter()
+        tracked = tracked_peak_bytes(request) if with_tracker else None
+        tracker_s = time.perf_counter() - started
         pairs = zip(ours.get("ranks") or [ours], measured.get("ranks") or [measured], strict=True)
         for rank, (held, theirs) in enumerate(pairs):
             errors: dict[str, Any] = {"request": request, "seconds": ours["seconds"]}
@@ -65,10 +70,8 @@ def compare(
                 errors[figure] = None if unknown else held[figure] / theirs[figure] - 1
             errors["likely"] = {figure: _is_likely(held, theirs, figure) for figure in FIGURES[:2]}
             if with_tracker:
-                started = time.perf_counter()
-                peak = tracked_peak_bytes(request)
-                errors[TRACKER] = None if peak is None else peak / theirs["peak_allocated_bytes"] - 1
-                errors["tracker seconds"] = time.perf_counter() - started
+                errors[TRACKER] = None if tracked is None else tracked / theirs["peak_allocated_bytes"] - 1
+                errors["tracker seconds"] = tracker_s
             errors["estimated"] = "workspace_bytes" in ours["unread"]
             yield errors
 
@@ -169,24 +172,42 @@ def predictions_of(path: Path, card: str) -> dict[Request, dict[str, Any]]:
 def tracked_peak_bytes(request: Request) -> int | None:
     """Peak bytes of one steady step by torch's MemTracker on fake CPU tensors (private; tried with 2.11).
 
-    ``None`` for a step that reads values, which fake tensors do not have.
+    Under FSDP2 it is that of the first rank, by its FSDPMemTracker. ``None`` for a step that reads values,
+    which fake tensors do not have, and for other ways to share one.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415 (needed for this alone)
+    from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker  # noqa: PLC0415
     from torch.distributed._tools.mem_tracker import MemTracker  # noqa: PLC0415
 
+    from stepcost import parallel  # noqa: PLC0415
     from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
+    from stepcost.predicting.ranks import group_of_nobody  # noqa: PLC0415
     from stepcost.prepare import batch_of, prepare, step_of  # noqa: PLC0415
     from stepcost.step import tensors_in  # noqa: PLC0415
     from stepcost.workload import workload_of  # noqa: PLC0415
 
-    with FakeTensorMode():
+    if request.parallel not in (ALONE, FSDP2):
+        return None
+    in_parts = request.parallel == FSDP2
+    with contextlib.ExitStack() as stack:
+        if in_parts:  # the numbers of the ranks are read, which fake ones are not
+            stack.enter_context(group_of_nobody(request.gpus))
+            mesh = parallel.init_device_mesh("cpu", (request.gpus,))
+            stack.enter_context(mock.patch.object(parallel, "init_device_mesh", return_value=mesh))
+        stack.enter_context(FakeTensorMode())
         try:
             workload = workload_of(request)
             model = prepare(workload.build(), request).train()
+            if in_parts:
+                parallel.shard(replace(request, device="cpu"), model)
             step = step_of(request, model, workload, build_optimizer(request.optimizer, model))
             batch = batch_of(workload, request, "cpu")
-            tracker = MemTracker()
-            tracker.track_external(model, step.optimizer, *tensors_in(batch))
+            if in_parts:
+                tracker = FSDPMemTracker(model, step.optimizer)
+                tracker.track_inputs(tuple(tensors_in(batch)))
+            else:
+                tracker = MemTracker()
+                tracker.track_external(model, step.optimizer, *tensors_in(batch))
             with tracker:
                 step(batch)
                 tracker.reset_mod_stats()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -17,13 +16,14 @@ from torch import nn
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting import predict
 from stepcost.predicting.fsdp import FSDP_RULES, Sharded, parts_of
+from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.ranks import group_of_nobody, trace_ranks
 from stepcost.predicting.tape import ALLOC, FREE, MARK, REDUCTION, Tape
+from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.trace import Trace, trace_steps
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 
-READINGS = Path(__file__).parent / "readings-h200-141gb-fsdp2.jsonl.gz"
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference" / "h200-141gb-x2-gpt2-ranks.json"
 DRIVER = {"process_bytes", "context_bytes", "communicator_bytes"}
 SHARED = Request(
@@ -215,29 +215,26 @@ def test_torch_refuses_the_meta_device_otherwise() -> None:
             group._validate_no_meta_params()
 
 
-def traced_runs() -> list[Any]:
-    """Requests with the peaks of each rank, as test parameters."""
-    found = [json.loads(line) for line in gzip.decompress(READINGS.read_bytes()).splitlines()]
-    return [
-        pytest.param(
-            one["request"], one["ranks"], id=f"{number}-{one['request']['model']}-{len(one['ranks'])}"
-        )
-        for number, one in enumerate(found)
-    ]
+def test_the_largest_batch_is_found() -> None:
+    """From few traces too, whose copies have as many numbers at every batch: 1 % more does not fit."""
+    asked = Request(model="small-cnn", optimizer="adam", batch_size=64, parallel="fsdp2", gpus=2)
+    card = replace(CARDS["h200-141gb"], total_bytes=4 * 2**30)
+    found = largest_batch(asked, card, torch_version="2.11").largest_batch
+    assert found is not None
+    sizes = (found, -(-found * 101 // 100))
+    fits = [predict(replace(asked, batch_size=size), card, torch_version="2.11").fits for size in sizes]
+    assert [one is not False for one in fits] == [True, False]
 
 
-@pytest.mark.parametrize(("asked", "ranks"), traced_runs())
-def test_peaks_are_those_of_each_rank(asked: dict[str, Any], ranks: list[dict[str, int]]) -> None:
-    """In fp32, bf16, pure bf16 with checkpoints, and two micro-batches, on 2 and 4: peaks to the byte.
-
-    Of convolutions that no table holds, and that cuDNN is not asked about here, within 0.01 %.
-    """
-    if "sequence_length" in asked:
-        pytest.importorskip("transformers", reason="an extra: pip install 'stepcost[transformers]'")
-    reading = predict(Request(**asked), CARDS["h200-141gb"], torch_version="2.11")
-    found = [{name: getattr(rank, name) for name in ranks[0]} for rank in reading.ranks]
-    most_off = 0 if "sequence_length" in asked else 1e-4
-    assert found == [pytest.approx(one, rel=most_off) for one in ranks]
+def test_whose_fsdp2_it_was_is_said() -> None:
+    """It is that of the installed torch: where another is asked about, both peaks say so."""
+    asked = Request(model="small-cnn", optimizer="sgd", batch_size=2, parallel="fsdp2", gpus=2)
+    here = version_of(installed_torch())
+    other = "2.11" if here != (2, 11) else "2.10"
+    said = predict(asked, CARDS["h200-141gb"], torch_version=other).unread["peak_reserved_bytes"]
+    assert f"with the FSDP2 of torch {here[0]}.{here[1]}, which is installed" in said
+    own = predict(asked, CARDS["h200-141gb"], torch_version=installed_torch())
+    assert "peak_reserved_bytes" not in own.unread
 
 
 def test_every_byte_of_a_rank_is_where_it_was_measured() -> None:
