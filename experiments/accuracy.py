@@ -119,7 +119,9 @@ def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -
             }
             table = replace(table, convolutions=kept)
         if left_out == "table":
-            workspaces = replace(workspaces, table=None, unasked=None if table is None else Unasked(table))
+            lists = None if workspaces.unasked is None else workspaces.unasked.lists
+            unasked = None if table is None else Unasked(table, lists)
+            workspaces = replace(workspaces, table=None, unasked=unasked)
         else:
             workspaces = replace(workspaces, table=table, library=None)
         simulation = simulate(traced, workspaces, card.room_bytes)
