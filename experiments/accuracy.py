@@ -10,7 +10,6 @@ table, of several GPUs with a line a rank; ``--predictions`` compares prediction
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import statistics
@@ -20,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from experiments.arguments import parser_of
+from experiments.tracker import tracked_peak_bytes
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.predicting.prediction import predict
 from stepcost.predicting.simulate import simulate
@@ -31,7 +30,7 @@ from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.trace import trace_run
 from stepcost.predicting.unasked import Unasked
 from stepcost.predicting.workspaces import workspaces_on
-from stepcost.request import ALONE, FSDP2, Request, step_words
+from stepcost.request import Request, step_words
 
 FIGURES = ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes")
 TRACKER = "mem_tracker"
@@ -169,57 +168,6 @@ def predictions_of(path: Path, card: str) -> dict[Request, dict[str, Any]]:
     lines = map(json.loads, path.read_text().splitlines())
     written = [one for one in lines if one["card"] == card and "fits" in one["reading"]]
     return {Request(**one["request"]): one["reading"] for one in written}
-
-
-def tracked_peak_bytes(request: Request) -> int | None:
-    """Peak bytes of one steady step by torch's MemTracker on fake CPU tensors (private; tried with 2.11).
-
-    Under FSDP2 it is that of the first rank, by its FSDPMemTracker. ``None`` for a step that reads values,
-    which fake tensors do not have, and for other ways to share one.
-    """
-    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415 (needed for this alone)
-    from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker  # noqa: PLC0415
-    from torch.distributed._tools.mem_tracker import MemTracker  # noqa: PLC0415
-    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
-
-    from stepcost import parallel  # noqa: PLC0415
-    from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
-    from stepcost.predicting.ranks import group_of_nobody  # noqa: PLC0415
-    from stepcost.prepare import batch_of, prepare, step_of  # noqa: PLC0415
-    from stepcost.step import tensors_in  # noqa: PLC0415
-    from stepcost.workload import workload_of  # noqa: PLC0415
-
-    if request.parallel not in (ALONE, FSDP2):
-        return None
-    in_parts = request.parallel == FSDP2
-    with contextlib.ExitStack() as stack:
-        if in_parts:  # the numbers of the ranks are read, which fake ones are not
-            stack.enter_context(group_of_nobody(request.gpus))
-            mesh = init_device_mesh("cpu", (request.gpus,))
-            stack.enter_context(mock.patch.object(parallel, "init_device_mesh", return_value=mesh))
-        stack.enter_context(FakeTensorMode())
-        try:
-            workload = workload_of(request)
-            model = prepare(workload.build(), request).train()
-            if in_parts:
-                parallel.shard(replace(request, device="cpu"), model)
-            step = step_of(request, model, workload, build_optimizer(request.optimizer, model))
-            batch = batch_of(workload, request, "cpu")
-            tracker: Any
-            if in_parts:
-                tracker = FSDPMemTracker(model, step.optimizer)
-                tracker.track_inputs(tuple(tensors_in(batch)))
-            else:
-                tracker = MemTracker()
-                tracker.track_external(model, step.optimizer, *tensors_in(batch))
-            with tracker:
-                step(batch)
-                tracker.reset_mod_stats()
-                step(batch)
-        except (ValueError, RuntimeError, NotImplementedError, AssertionError):
-            return None
-        peaks = tracker.get_tracker_snapshot("peak")
-    return max(int(snapshot["Total"]) for snapshot in peaks.values())
 
 
 def summary(name: str, errors: list[float]) -> str:

@@ -13,8 +13,8 @@ from experiments.accuracy import (
     main,
     readings_of,
     summary,
-    tracked_peak_bytes,
 )
+from experiments.tracker import tracked_peak_bytes
 from stepcost.catalog.cards import CARDS
 from stepcost.request import Request
 
