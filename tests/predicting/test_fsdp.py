@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from stepcost.catalog.cards import CARDS
+from stepcost.ledger import PARALLEL
 from stepcost.predicting import predict
 from stepcost.predicting.fsdp import FSDP_RULES, Sharded, parts_of
 from stepcost.predicting.largest import largest_batch
@@ -128,6 +129,7 @@ def test_what_was_gathered_is_given_back_after_each_use() -> None:
     sizes = Counter((action, size) for action, _, size in events if size == 192)
     # Of each block: gathered in forward and in backward, and the gradients that are scattered.
     assert sizes == {(ALLOC, 192): 6, (FREE, 192): 6}
+    assert {traced.kinds.get(what) for _, what, size in events if size == 192} == {PARALLEL}
 
 
 def test_a_block_that_is_gathered_for_nothing_is_let_go() -> None:
