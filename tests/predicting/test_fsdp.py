@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from stepcost.catalog.cards import CARDS
+from stepcost.ledger import PARALLEL
 from stepcost.predicting import predict
 from stepcost.predicting.fsdp import FSDP_RULES, Sharded, parts_of
 from stepcost.predicting.largest import largest_batch
@@ -24,7 +25,7 @@ from stepcost.predicting.trace import Trace, trace_steps
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 
-REFERENCE = Path(__file__).parents[2] / "reports" / "reference" / "h200-141gb-x2-gpt2-ranks.json"
+REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
 DRIVER = {"process_bytes", "context_bytes", "communicator_bytes"}
 SHARED = Request(
     model="blocks", optimizer="sgd", batch_size=2, image_size=None, num_classes=None, parallel="fsdp2", gpus=4
@@ -128,6 +129,7 @@ def test_what_was_gathered_is_given_back_after_each_use() -> None:
     sizes = Counter((action, size) for action, _, size in events if size == 192)
     # Of each block: gathered in forward and in backward, and the gradients that are scattered.
     assert sizes == {(ALLOC, 192): 6, (FREE, 192): 6}
+    assert {traced.kinds.get(what) for _, what, size in events if size == 192} == {PARALLEL}
 
 
 def test_a_block_that_is_gathered_for_nothing_is_let_go() -> None:
@@ -237,14 +239,16 @@ def test_whose_fsdp2_it_was_is_said() -> None:
     assert "peak_reserved_bytes" not in own.unread
 
 
-def test_every_byte_of_a_rank_is_where_it_was_measured() -> None:
+@pytest.mark.parametrize(("name", "gpus"), [("x2-gpt2", 2), ("x4-gpt2", 4)])
+def test_every_byte_of_a_rank_is_where_it_was_measured(name: str, gpus: int) -> None:
     """All that a reference run reads of each rank is predicted, and the ledger of its peak by part."""
     pytest.importorskip("transformers", reason="an extra: pip install 'stepcost[transformers]'")
-    rows = [one["extra_info"] for one in json.loads(REFERENCE.read_text())["benchmarks"]]
-    row = next(one for one in rows if one.get("parallel") == "fsdp2" and one.get("ranks"))
+    saved = json.loads((REFERENCE / f"h200-141gb-{name}-ranks.json").read_text())
+    rows = [one["extra_info"] for one in saved["benchmarks"]]
+    row = next(one for one in rows if one.get("parallel") == "fsdp2" and one["gpus"] == gpus)
     asked = {name: row[name] for name in Request.__dataclass_fields__ if name in row}
     reading = predict(Request(**asked), CARDS["h200-141gb"], torch_version="2.11")
-    assert len(reading.ranks) == len(row["ranks"]) == 2
+    assert len(reading.ranks) == len(row["ranks"]) == gpus
     for predicted, measured in zip(reading.ranks, row["ranks"], strict=True):
         for name in measured.keys() - DRIVER - {"ledger"}:
             assert getattr(predicted, name) == measured[name], name
