@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 RECORDED, NEAR, FAR, OTHER, UNKNOWN = "recorded", "near", "far", "other", "unknown"
 """How it is known: recorded; of one like it, near in size or not; of another kind; of other operators."""
 NEIGHBOURS = 4
-OF_OTHER_KIND, OF_OTHER_DTYPE, OF_OTHER_BOUND = 1.5, 1.0, 0.3
+OF_OTHER_KIND, OF_OTHER_DTYPE, OF_OTHER_BOUND = 3.0, 1.0, 0.3
 """How far apart these put two operators; as far apart are such by a size that is e to this times another."""
 NEAR_SIZE = 0.9
 SMOOTHING = 0.02
