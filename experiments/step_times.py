@@ -22,18 +22,22 @@ from unittest import mock
 from experiments.arguments import parser_of
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting.times.left_out import (
+    BATCH,
     LEFT_OUT,
+    MODEL,
+    NOTHING,
     Outcome,
+    doubts_of,
     model_of,
     nothing,
     outcomes,
-    with_doubts,
 )
 from stepcost.predicting.times.nearest import Times
 from stepcost.predicting.times.table import Step, TimesTable, table_of
 from stepcost.request import Request, step_named
 
 BLIND = Path(__file__).parent / "time-steps-blind.txt"
+WITH_ANOTHER, BLIND_MODELS = "batch size, of which another was recorded", "all models of the blind list"
 DATA_SHEET_FLOPS = {"torch.float32": 67.5, "torch.bfloat16": 1979.0}
 """TFLOP/s of an H100 as torch's own ``_inductor/analysis/device_info.py`` has them."""
 DATA_SHEET_GB_PER_S = 3352
@@ -78,15 +82,15 @@ def tables(table: TimesTable) -> Iterator[tuple[str, list[Compared]]]:
     """Yield what is left out, in words, with the steps predicted so."""
     blind = set(named_blind())
     own = replace(table, steps=tuple(one for one in table.steps if model_of(one.request) not in blind))
-    own = with_doubts(own)
     others = [one for one in table.steps if model_of(one.request) in blind]
-    for name, leaves in LEFT_OUT.items():
-        found = compared(outcomes(own, leaves), own.doubts)
-        if name == "batch size":
-            with_neighbour = [one for one in found if has_another_batch(one.step, own.steps)]
-            yield "batch size, of which another was recorded", with_neighbour
-        yield name, found
-    yield "all (blind models)", compared(outcomes(own, nothing, others), own.doubts)
+    found = {name: outcomes(own, leaves) for name, leaves in LEFT_OUT.items()}
+    doubts = doubts_of([*found[BATCH], *found[MODEL]])
+    yield NOTHING, compared(found[NOTHING], doubts)
+    neighboured = [one for one in found[BATCH] if has_another_batch(one.step, own.steps)]
+    yield WITH_ANOTHER, compared(neighboured, doubts)
+    yield BATCH, compared(found[BATCH], doubts)
+    yield MODEL, compared(found[MODEL], doubts)
+    yield BLIND_MODELS, compared(outcomes(own, nothing, others), doubts)
 
 
 def roofline_s(step: Step, times: Times) -> float:
