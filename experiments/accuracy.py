@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.arguments import parser_of
+from experiments.tracker import tracked_peak_bytes
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.predicting.prediction import predict
 from stepcost.predicting.simulate import simulate
@@ -56,6 +57,9 @@ def compare(
             name = ", ".join((request.model, *step_words(asdict(request))))
             sys.stderr.write(f"{name} is not compared: {error}\n")
             continue
+        started = time.perf_counter()
+        tracked = tracked_peak_bytes(request) if with_tracker else None
+        tracker_s = time.perf_counter() - started
         pairs = zip(ours.get("ranks") or [ours], measured.get("ranks") or [measured], strict=True)
         for rank, (held, theirs) in enumerate(pairs):
             errors: dict[str, Any] = {"request": request, "seconds": ours["seconds"]}
@@ -65,10 +69,8 @@ def compare(
                 errors[figure] = None if unknown else held[figure] / theirs[figure] - 1
             errors["likely"] = {figure: _is_likely(held, theirs, figure) for figure in FIGURES[:2]}
             if with_tracker:
-                started = time.perf_counter()
-                peak = tracked_peak_bytes(request)
-                errors[TRACKER] = None if peak is None else peak / theirs["peak_allocated_bytes"] - 1
-                errors["tracker seconds"] = time.perf_counter() - started
+                errors[TRACKER] = None if tracked is None else tracked / theirs["peak_allocated_bytes"] - 1
+                errors["tracker seconds"] = tracker_s
             errors["estimated"] = "workspace_bytes" in ours["unread"]
             yield errors
 
@@ -116,7 +118,9 @@ def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -
             }
             table = replace(table, convolutions=kept)
         if left_out == "table":
-            workspaces = replace(workspaces, table=None, unasked=None if table is None else Unasked(table))
+            lists = None if workspaces.unasked is None else workspaces.unasked.lists
+            unasked = None if table is None else Unasked(table, lists)
+            workspaces = replace(workspaces, table=None, unasked=unasked)
         else:
             workspaces = replace(workspaces, table=table, library=None)
         simulation = simulate(traced, workspaces, card.room_bytes)
@@ -164,37 +168,6 @@ def predictions_of(path: Path, card: str) -> dict[Request, dict[str, Any]]:
     lines = map(json.loads, path.read_text().splitlines())
     written = [one for one in lines if one["card"] == card and "fits" in one["reading"]]
     return {Request(**one["request"]): one["reading"] for one in written}
-
-
-def tracked_peak_bytes(request: Request) -> int | None:
-    """Peak bytes of one steady step by torch's MemTracker on fake CPU tensors (private; tried with 2.11).
-
-    ``None`` for a step that reads values, which fake tensors do not have.
-    """
-    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415 (needed for this alone)
-    from torch.distributed._tools.mem_tracker import MemTracker  # noqa: PLC0415
-
-    from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
-    from stepcost.prepare import batch_of, prepare, step_of  # noqa: PLC0415
-    from stepcost.step import tensors_in  # noqa: PLC0415
-    from stepcost.workload import workload_of  # noqa: PLC0415
-
-    with FakeTensorMode():
-        try:
-            workload = workload_of(request)
-            model = prepare(workload.build(), request).train()
-            step = step_of(request, model, workload, build_optimizer(request.optimizer, model))
-            batch = batch_of(workload, request, "cpu")
-            tracker = MemTracker()
-            tracker.track_external(model, step.optimizer, *tensors_in(batch))
-            with tracker:
-                step(batch)
-                tracker.reset_mod_stats()
-                step(batch)
-        except (ValueError, RuntimeError, NotImplementedError, AssertionError):
-            return None
-        peaks = tracker.get_tracker_snapshot("peak")
-    return max(int(snapshot["Total"]) for snapshot in peaks.values())
 
 
 def summary(name: str, errors: list[float]) -> str:

@@ -79,7 +79,6 @@ FLAGS_WRONG = {
     ("small-cnn", "--parallel", "ddp"): "--parallel ddp: --gpus says how many GPUs share the step",
     ("small-cnn", "--parallel", "ddp", "--gpus", "1"): "--gpus: '1' is not a whole number of 2 or more",
     ("small-cnn", "--parallel", "dp", "--gpus", "2"): "--parallel: unknown name 'dp'; did you mean ddp?",
-    ("small-cnn", "--parallel", "fsdp2", "--gpus", "2"): "--parallel fsdp2 is measured, not predicted",
     ("gtp2",): "unknown model 'gtp2': did you mean gpt2?",
 }
 

@@ -23,7 +23,7 @@ TIMES_S = {"h100-80gb": (0.009, 0.010, 0.011), "h200-141gb": (0.007, 0.008, 0.00
 def with_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Say so of three cards, and of the others that nothing was recorded."""
 
-    def predict_time(request: Request, card: Card) -> StepTime:
+    def time_on(request: Request, card: Card) -> StepTime:
         if card.name not in TIMES_S:
             raise ValueError("no table and no rates")
         assert request.engine == "graph"
@@ -31,7 +31,7 @@ def with_times(monkeypatch: pytest.MonkeyPatch) -> None:
         basis = RECORDED if card.name == "h100-80gb" else FROM_RATES
         return StepTime(step_s=step, low_s=low, high_s=high, basis=basis, contributors=())
 
-    monkeypatch.setattr(which_card, "predict_time", predict_time)
+    monkeypatch.setattr(which_card, "time_on", time_on)
 
 
 def cards_of(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, dict[str, Any]]:

@@ -280,6 +280,14 @@ class Session(Measurements):
             largest: PredictedLargest = self._predicted("largest_batch", request, self.settings.card)
         return largest
 
+    def predicted_time(self, request: Request, reading: Reading) -> dict[str, Any]:
+        """Return what a row stores of a step's time on the card of ``--gpu``. Raises ``MeasureError``."""
+        with self.costs.of("predict times"):
+            found: dict[str, Any] = self._predicted(
+                "time", request, self.settings.card, self.card_engine, reading
+            )
+        return found
+
     @property
     def card_engine(self) -> str:
         """How the steps of question 7 are launched: as those of 3b to 3d, or by graph where that is eager."""

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from experiments.accuracy import FIGURES, compare, compare_without, main, readings_of, summary
+from experiments.accuracy import (
+    FIGURES,
+    compare,
+    compare_without,
+    main,
+    readings_of,
+    summary,
+)
+from experiments.tracker import tracked_peak_bytes
 from stepcost.catalog.cards import CARDS
+from stepcost.request import Request
 
 READINGS = Path(__file__).parents[1] / "predicting" / "readings-h100-80gb.jsonl.gz"
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
@@ -31,8 +40,8 @@ def test_reference_runs_are_predicted_to_the_byte(name, card):
         assert abs(row["process_bytes"]) < 0.002
 
 
-def test_several_gpus_are_compared_rank_by_rank(capsys):
-    """Of a reference run on two GPUs each rank is a line; what is not predicted is named; ranges count."""
+def test_several_gpus_are_compared_rank_by_rank():
+    """Of a reference run on two GPUs each rank is a line; ranges count."""
     pytest.importorskip("transformers", reason="an extra: pip install 'stepcost[transformers]'")
     rows = list(compare(REFERENCE / "h200-141gb-x2-gpt2-ranks.json", CARDS["h200-141gb"], "2.11", False))
     assert [(row["request"].parallel, row["rank"]) for row in rows] == [
@@ -41,11 +50,21 @@ def test_several_gpus_are_compared_rank_by_rank(capsys):
         ("ddp", 1),
         ("zero1", 0),
         ("zero1", 1),
+        ("fsdp2", 0),
+        ("fsdp2", 1),
     ]
     assert {row["peak_allocated_bytes"] for row in rows} == {0}
     assert [row["rank"] for row in rows if row["peak_reserved_bytes"]] == [0]
     assert all(row["likely"]["peak_reserved_bytes"] for row in rows)
-    assert "fsdp2 on 2 GPUs is not compared: --parallel fsdp2 is measured, not" in capsys.readouterr().err
+
+
+def test_torchs_tracker_is_asked_about_parts_too():
+    """Of a rank that holds half of a model it says less than of one GPU; of replicas it says nothing."""
+    step = {"model": "small-cnn", "optimizer": "adam", "batch_size": 4}
+    shared = {way: Request(**step, parallel=way, gpus=2) for way in ("fsdp2", "ddp")}
+    alone = tracked_peak_bytes(Request(**step))
+    assert 4 * 61_338 < tracked_peak_bytes(shared["fsdp2"]) < alone
+    assert tracked_peak_bytes(shared["ddp"]) is None
 
 
 def test_what_was_predicted_before_is_compared_as_it_was_written(tmp_path, capsys):

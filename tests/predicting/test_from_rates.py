@@ -6,17 +6,24 @@ import pytest
 
 from stepcost.catalog.cards import CARDS
 from stepcost.operators import Operator
-from stepcost.predicting.times import FROM_RATES, StepTime
-from stepcost.predicting.times.from_rates import Timed, from_rates, on_other
+from stepcost.predicting.times import FROM_RATES, Part, StepTime
+from stepcost.predicting.times.from_rates import from_rates, on_other
 
 H100, H200, A100, T4 = (CARDS[name] for name in ("h100-80gb", "h200-141gb", "a100-80gb", "t4"))
 MS, US = 1e-3, 1e-6
-COPY = Timed(Operator("copy_(f32[1],f32[1])", 3_009_000_000, 0), 1 * MS, 1)
+
+
+def timed(operator: Operator, seconds: float, kernels: int) -> Part:
+    """Return a recorded operator of the first layer."""
+    return Part(operator, "layer", seconds, kernels, "recorded")
+
+
+COPY = timed(Operator("copy_(f32[1],f32[1])", 3_009_000_000, 0), 1 * MS, 1)
 """At the H100's own rate of copying, 3,009 GB/s."""
-PRODUCT = Timed(Operator("mm(f32[1],f32[1])", 0, 67_000_000_000), 1 * MS, 1)
+PRODUCT = timed(Operator("mm(f32[1],f32[1])", 0, 67_000_000_000), 1 * MS, 1)
 """At its 67 TFLOP/s."""
-SHORT = Timed(Operator("add(i64[],i64[])", 0, 0), 2 * US, 1)
-SLOW = Timed(Operator("sort(f32[1])", 0, 0), 1002 * US, 1)
+SHORT = timed(Operator("add(i64[],i64[])", 0, 0), 2 * US, 1)
+SLOW = timed(Operator("sort(f32[1])", 0, 0), 1002 * US, 1)
 """Far from any bound: 1 ms and the latency of a kernel."""
 
 
@@ -31,7 +38,7 @@ SLOW = Timed(Operator("sort(f32[1])", 0, 0), 1002 * US, 1)
         (SLOW, A100, MS * 67 / 19.5 + 2 * US * 1980 / 1410),
     ],
 )
-def test_an_operator_scales_as_what_bounds_it(part: Timed, card: object, seconds: float) -> None:
+def test_an_operator_scales_as_what_bounds_it(part: Part, card: object, seconds: float) -> None:
     """Bytes scale by bandwidth, operations by their rate, short kernels by the clock; no interval is left."""
     low, likely, high = on_other(part, H100, card)  # type: ignore[arg-type]
     assert low == pytest.approx(seconds)
@@ -42,16 +49,16 @@ def test_an_operator_scales_as_what_bounds_it(part: Timed, card: object, seconds
 def test_the_rate_is_that_of_the_precision() -> None:
     """Convolutions of fp32 are TF32 where there is TF32, 16-bit products of the 16-bit rate."""
     operations = 495_000_000_000
-    convolution = Timed(Operator("convolution(f32[1],f32[1])", 0, operations), 1 * MS, 1)
+    convolution = timed(Operator("convolution(f32[1],f32[1])", 0, operations), 1 * MS, 1)
     assert on_other(convolution, H100, A100)[1] == pytest.approx(MS * 495 / 156)
     assert on_other(convolution, H100, T4)[1] == pytest.approx(MS * 495 / 8.1)
-    half = Timed(Operator("mm(bf16[1],bf16[1])", 0, 989_000_000_000), 1 * MS, 1)
+    half = timed(Operator("mm(bf16[1],bf16[1])", 0, 989_000_000_000), 1 * MS, 1)
     assert on_other(half, H100, A100)[1] == pytest.approx(MS * 989 / 312)
 
 
 def test_what_is_far_from_its_bound_has_an_interval() -> None:
     """An operator at half its bandwidth scales by bandwidth or by multiprocessors, and lies between."""
-    part = Timed(COPY.operator, 2 * MS, 0)
+    part = timed(COPY.operator, 2 * MS, 0)
     low, likely, high = on_other(part, H100, A100)
     by_bandwidth, by_all = 3009 / (2039 * 0.89), 67 / 19.5
     assert low == pytest.approx(MS * (by_bandwidth + by_bandwidth))
@@ -72,5 +79,6 @@ def test_a_step_is_labelled_and_keeps_its_doubt() -> None:
     assert found.low_s == pytest.approx(expected * 0.95 * 2.25 / 2.5)
     assert found.high_s == pytest.approx(expected * 1.05 * 3 / 2.5)
     assert [one.name for one in found.contributors] == ["mm", "copy_"]
+    assert [(one.name, one.kernels) for one in found.modules] == [("layer", 2)]
     other = from_rates(parts, step, H100, A100)
     assert other.high_s / other.step_s > found.high_s / found.step_s, "an A100 is another chip"

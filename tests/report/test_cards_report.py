@@ -47,6 +47,13 @@ def test_what_fits_comes_first_then_what_is_fastest() -> None:
     )
 
 
+def test_what_fits_in_the_worst_likely_case_is_told_from_what_is_known() -> None:
+    """Of a card that nobody measured it is never a bare yes."""
+    found = answer("7", [H100, A10 | {"fits": True, "context_likely_bytes": [1, 2]}])
+    assert found.text.startswith("It fits h100-80gb; in the worst case that is likely a10 too.")
+    assert cell(found, "fits", "a10", "worst case") == "worst case"
+
+
 def test_a_card_is_likely_to_fit_only_within_what_is_likely() -> None:
     """Between its likely ends and its bound nothing is said; above them it likely does not fit."""
     for batch, said in ((220, "yes a10"), (225, "cannot be said of a10"), (235, "likely not a10")):
@@ -69,6 +76,13 @@ def test_the_table_has_every_card_with_its_interval() -> None:
     assert cell(found, "largest batch", "t4") == "at most 40"
     assert cell(found, "ms a step", "t4") == "-"
     assert "GB = 10**9 bytes" in found.table.caption
+
+
+def test_tokens_are_counted_where_there_are_sequences() -> None:
+    """50 sequences of 100 tokens in 10 ms are 500,000 tokens a second; an epoch counts sequences."""
+    found = answer("7", [H100 | {"image_size": None, "sequence_length": 100}])
+    assert cell(found, "tokens /s", "h100-80gb") == "500,000"
+    assert cell(found, "epoch", "h100-80gb") == "10.0 s"
 
 
 def test_without_times_it_says_why_once() -> None:
@@ -118,7 +132,7 @@ def test_plots_draw_intervals_and_what_is_known_of_the_largest_batch() -> None:
     assert [bar.get_width() for bar in axes.patches] == [0.008, 0.010, 0.040]
     assert [tuple(line.get_xdata()) for line in axes.lines] == [(0.007, 0.0095), (0.009, 0.011), (0.03, 0.06)]
     assert [bar.get_width() for bar in other.patches] == [1800, 900, 220, 40]
-    assert "a10 (likely)" in {text.get_text() for text in axes.texts}
+    assert "a10 (fits: likely)" in {text.get_text() for text in axes.texts}
     empty = Run(name="cards", path=Path("cards.json"), rows=())
     assert isinstance(step_time_by_card(empty), str)
     assert isinstance(largest_batch_by_card(empty), str)

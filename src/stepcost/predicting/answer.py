@@ -16,7 +16,8 @@ from stepcost.catalog.engines import ENGINES
 from stepcost.flags import one_of
 from stepcost.predicting.largest import largest_batch, longest_sequence
 from stepcost.predicting.prediction import predict_in_full
-from stepcost.predicting.times import StepTime, predict_time
+from stepcost.predicting.times import StepTime
+from stepcost.predicting.times.from_rates import time_on
 from stepcost.predicting.times.said import time_fields, time_lines
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.validation import (
@@ -89,7 +90,7 @@ def answer(
     with prints_to_stderr():
         if engine is not None and card is not None:
             try:
-                timed = predict_time(launched, card)
+                timed = time_on(launched, card)
             except ValueError as error:
                 why_not = str(error)
         prediction = predict_in_full(request, card, torch_version=torch_version)

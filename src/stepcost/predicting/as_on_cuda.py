@@ -56,6 +56,8 @@ def as_on_cuda(tape: Tape, attention: Attention = ON_HOPPER) -> Iterator[None]:
         "_fused_rms_norm": with_gradient_of_cuda(aten._fused_rms_norm.default),
         "mish_backward": with_gradient_of_cuda(aten.mish_backward.default),
     }
+    with torch.device("meta"):
+        torch.empty(0)  # torch notes, once, which functions take the device: before one of them is changed
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.Tensor, "__setitem__", setitem))
         stack.enter_context(mock.patch.object(torch, "tensor", _tensor(torch.tensor)))

@@ -76,6 +76,7 @@ DIRECTIONS = {
 }
 WORKSPACE_KNOB, CLUSTER_KNOB = "CUDNN_KNOB_TYPE_WORKSPACE", "CUDNN_KNOB_TYPE_TILE_CGA_M"
 WORKSPACE_KNOB_TYPE = 25
+KNOBS_OF = 8
 
 
 class CudnnError(Exception):
@@ -229,14 +230,34 @@ def _unsplit(configuration: Descriptor, engine: Descriptor, card: Descriptor) ->
         return None
 
 
-def plans(asked: dict[str, Any], card: Descriptor) -> list[dict[str, Any]]:
-    """Return the first plans of a convolution in the order in which torch would try them."""
-    graph = _graph(asked)
-    heuristics = Descriptor(Kind.HEURISTICS).set(201, Type.DESCRIPTOR, graph)
+def _configurations(asked: dict[str, Any], card: Descriptor) -> tuple[int, list[Descriptor]]:
+    """Return of how many configurations the heuristics know, and those that they give out here."""
+    heuristics = Descriptor(Kind.HEURISTICS).set(201, Type.DESCRIPTOR, _graph(asked))
     heuristics.set(200, Type.HEURISTICS_MODE, MODES[asked["mode"]]).set(204, Type.DESCRIPTOR, card).done()
     count = heuristics.count(202, Type.DESCRIPTOR)
+    return count, heuristics.descriptors(202, Kind.CONFIGURATION, count)
+
+
+def listed(asked: dict[str, Any], card: Descriptor) -> list[Any]:
+    """Return of how many configurations the heuristics know, then each that they give out here.
+
+    One is a line: its engine, and of the first ``KNOBS_OF`` also ``,knob:choice`` for each knob.
+    """
+    count, given = _configurations(asked, card)
+    lines: list[Any] = [count]
+    for place, configuration in enumerate(given):
+        line = str(configuration.descriptors(300, Kind.ENGINE, 1)[0].get(1301, Type.INT64)[0])
+        if place < KNOBS_OF:
+            for one in configuration.descriptors(302, Kind.KNOB_CHOICE, 32):
+                line += f",{one.get(600, Type.KNOB_TYPE)[0]}:{one.get(601, Type.INT64)[0]}"
+        lines.append(line)
+    return lines
+
+
+def plans(asked: dict[str, Any], card: Descriptor) -> list[dict[str, Any]]:
+    """Return the first plans of a convolution in the order in which torch would try them."""
     found: list[dict[str, Any]] = []
-    for configuration in heuristics.descriptors(202, Kind.CONFIGURATION, count):
+    for configuration in _configurations(asked, card)[1]:
         if len(found) == asked["most"]:
             break
         engine = configuration.descriptors(300, Kind.ENGINE, 1)[0]
@@ -265,7 +286,7 @@ def main(folder: str, what: str = "plans") -> None:
             if card is None:
                 card, answer = device(asked), None
             else:
-                answer = plans(asked, card)
+                answer = listed(asked, card) if asked["what"] == "listed" else plans(asked, card)
             print(json.dumps({"answer": answer}), flush=True)
         except CudnnError as error:
             print(json.dumps({"error": str(error)}), flush=True)

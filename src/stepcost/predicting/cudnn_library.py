@@ -67,10 +67,21 @@ class Library:
         question = {**question_of(one, batch_size, direction), "most": most, "without": filtered(one.dtype)}
         # Torch asks for the fallback list where no plan of the heuristics runs.
         for mode in ("b" if heuristics_b() else "instant", "fallback"):
-            found = self._ask({**question, "mode": mode})
+            found = self._ask({**question, "what": "plans", "mode": mode})
             if found:
                 return [Plan(**plan) for plan in found]
         return []
+
+    def listed(self, one: Convolution, batch_size: int, direction: str) -> list[Any]:
+        """Return of how many plans cuDNN knows, then those that it gives out here (``cudnn_child.listed``).
+
+        None of them where it is broken, or asked in a mode of which nothing was recorded.
+        """
+        if heuristics_b():
+            return []
+        with self._lock:
+            question = question_of(one, batch_size, direction)
+            return self._ask({**question, "what": "listed", "mode": "instant"}) or []
 
     def _ask(self, question: dict[str, Any]) -> Any:
         """Return the answer; ``None`` for a question that the library refuses."""

@@ -8,6 +8,7 @@ plans that are left out of the answer (``unasked.py``).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from stepcost.predicting.convolution import (
     BACKWARD_DATA,
@@ -23,19 +24,35 @@ FALLBACKS_FROM_BYTES = 64 << 20
 """Workspaces from this size on are told with what is tried where there is no room for them."""
 MAX_PLANS = 32
 TILES = {
-    FORWARD: {0: (128, 128), 1: (128, 64), 3: (256, 128), 5: (64, 64), 7: (64, 128), 9: (64, 256)},
-    BACKWARD_DATA: {0: (128, 128), 1: (128, 64), 3: (256, 128), 5: (64, 64), 7: (64, 128), 9: (64, 256)},
-    BACKWARD_WEIGHT: {0: (128, 128), 1: (128, 64), 3: (256, 128), 4: (256, 64), 5: (64, 64), 7: (64, 128)},
+    0: (128, 128),
+    1: (128, 64),
+    3: (256, 128),
+    4: (256, 64),
+    5: (64, 64),
+    6: (128, 256),
+    7: (64, 128),
+    9: (64, 256),
 }
 """Rows and columns of the result that a block makes, by the knob TILE_SIZE."""
-OCCUPIED_132 = {4: 120, 5: 110, 7: 119, 8: 120}
-"""Multiprocessors of 132 that clusters of so many blocks can use; other clusters use them all."""
-SHARES = (512, 224)
-"""Shortest sum that is split off: where all tiles run at once, and in the last of several rounds."""
-SPLIT_IN_16_BITS = 16384
-"""Sums of 16-bit values up to this length are not split: four of 12,544 were not, one of 50,176 was."""
-NATIVE_PARTS = 128
-"""Partial results of a depthwise weight gradient in channels last and 16 bits, in float32."""
+GROUPS_OF_132 = (16,) * 5 + (18,) * 2 + (8,)
+"""Multiprocessors that share a cluster, of 132: read off how many tiles clusters of 3 to 16 blocks split.
+
+Clusters of one or two blocks use all 132.
+"""
+LONE_CLUSTER = 2
+SHORTEST = {
+    FORWARD: ((1024, 512), (320, 256)),
+    BACKWARD_DATA: ((1056, 600), (320, 320)),
+    BACKWARD_WEIGHT: ((1056, 512), (320, 240)),
+}
+"""Shortest part of a sum of float32: of any number of parts, and of a power of two of them. First where all
+tiles run at once, then in the last of several rounds."""
+SPLITS_FROM = 8
+"""Number of parts that fit from which sums of 16-bit values are split by their length alone."""
+SHORTEST_IN_16_BITS, SPLIT_IN_16_BITS = 1088, 9800
+"""The shortest part then, and the shortest sum."""
+IN_LAST_ROUND = (1650, 2200)
+"""Shortest part of 16-bit sums in the last of several rounds: of as many parts as fit, of a power of two."""
 
 
 def workspaces_of(
@@ -53,11 +70,10 @@ def workspaces_of(
     answer.
     """
     asked = one, batch_size, direction, multiprocessors
-    if _torchs_own(one):
+    if _torchs_own(one, batch_size):
         return [0]
-    if _is_depthwise(one) and one.dtype != "fp32" and direction == BACKWARD_WEIGHT:
-        return [one.weight_bytes // DTYPES[one.dtype].itemsize * FLOAT_BYTES * NATIVE_PARTS]
-    left_out = None if unasked is None else unasked.bytes_of(one, batch_size, direction)
+    listed = [] if unasked is None else library.listed(one, batch_size, direction)
+    left_out = None if unasked is None else unasked.bytes_of(one, batch_size, direction, listed)
     sizes = [] if left_out is None else [left_out]
     if left_out is None or left_out >= FALLBACKS_FROM_BYTES:
         found = library.plans(one, batch_size, direction, MAX_PLANS if sizes else 1)
@@ -74,13 +90,34 @@ def _is_depthwise(one: Convolution) -> bool:
     return one.kind[3] == "depthwise"
 
 
-def _torchs_own(one: Convolution) -> bool:
+def _torchs_own(one: Convolution, batch_size: int) -> bool:
     """Whether torch has a kernel of its own that takes no workspace.
 
     ``use_cudnn_depthwise`` in ``aten/src/ATen/native/Convolution.cpp``: channels last is cuDNN's, and so is
     float16 where it is worth it.
     """
-    return _is_depthwise(one) and one.output_layout == "nchw" and one.dtype != "fp16"
+    if not _is_depthwise(one) or one.output_layout != "nchw":
+        return False
+    return one.dtype != "fp16" or not _is_worth_it(one, batch_size)
+
+
+def _is_worth_it(one: Convolution, batch_size: int) -> bool:
+    """Whether torch gives a depthwise convolution of float16 to cuDNN.
+
+    ``use_cudnn_depthwise`` and ``check_cudnn_depthwise_workload_with_filter``, the same file (torch 2.11).
+    """
+    (side, other), (stride, across), width = one.kernel, one.stride, one.size[1]
+    if one.inputs < 32 or one.dilation != (1, 1) or stride != across:
+        return False
+    if stride == 1 and one.size[0] == 1:
+        return True
+    if side != other or side not in (1, 3, 5) or width < 7 or stride not in (1, 2):
+        return False
+    if stride == 2 and batch_size == 1:
+        return side > 1 or width <= 28
+    if stride == 2 and side == 1:
+        return batch_size <= 16 and one.inputs >= 128 and width <= 7
+    return stride == 1 or one.inputs >= 512 or (one.inputs >= 256 and width >= 28)
 
 
 def _bytes(plan: Plan, one: Convolution, batch_size: int, direction: str, multiprocessors: int) -> int:
@@ -93,12 +130,10 @@ def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str,
     """Bytes of the partial sums of a plan that splits long sums so that no multiprocessor is idle.
 
     A block makes a tile of the result. Tiles of the last round are split over the multiprocessors that it
-    would leave idle: each gets as many parts as fit, so long as a part is not too short. Of 234 recorded
-    first plans that is exact for 76 %, and 0.3 MiB off in the mean, the worst by 6 MiB; without it 40 % and
-    3.5 MiB.
+    would leave idle (``_parts``); a few bytes for each part tell which are done.
     """
     knobs = {name.removeprefix("CUDNN_KNOB_TYPE_"): value for name, value in plan.knobs.items()}
-    tile = TILES[direction].get(knobs["TILE_SIZE"])
+    tile = TILES.get(knobs["TILE_SIZE"])
     if tile is None:
         return 0
     rows, columns, taps, summed = _product_size(one, batch_size, direction)
@@ -109,15 +144,61 @@ def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str,
             (math.ceil(rows / tile[0]), math.ceil(columns / tile[1]) * taps), clusters, strict=True
         )
     )
-    cluster = math.prod(clusters)
-    at_once = OCCUPIED_132.get(cluster, 132) * multiprocessors // 132 // cluster * cluster
-    rounds, left = divmod(tiles, max(at_once, 1))
+    rounds, left = divmod(tiles, max(_at_once(math.prod(clusters), multiprocessors), 1))
     if not left:
         return 0
-    if DTYPES[one.dtype].itemsize == 2 and summed < SPLIT_IN_16_BITS:
+    fit = _at_once(math.prod(clusters), multiprocessors) // left
+    if DTYPES[one.dtype].itemsize == 2:
+        parts = _parts_in_16_bits(fit, summed, math.prod(tile), is_last=rounds > 0)
+    else:
+        parts = _parts(fit, summed, *SHORTEST[direction][rounds > 0])
+    if parts <= 1:
         return 0
-    parts = min(at_once // left, summed // SHARES[rounds > 0])
-    return left * parts * tile[0] * tile[1] * FLOAT_BYTES if parts > 1 else 0
+    is_even = parts & (parts - 1) == 0
+    done = left * (parts - 1 if is_even else parts) + 7
+    return (left * parts * math.prod(tile) + done) * FLOAT_BYTES
+
+
+def _at_once(cluster: int, multiprocessors: int) -> int:
+    """How many blocks run at once in clusters of that many."""
+    if cluster <= LONE_CLUSTER:
+        return multiprocessors // cluster * cluster
+    used = sum(size // cluster for size in GROUPS_OF_132) * cluster
+    return used * multiprocessors // 132 // cluster * cluster
+
+
+def _power_of_two(fit: int, is_worth_it: Callable[[int], bool]) -> int:
+    """Return the largest power of two up to ``fit`` of which each doubling is worth it."""
+    parts = 1
+    while parts * 2 <= fit and is_worth_it(parts * 2):
+        parts *= 2
+    return parts
+
+
+def _parts(fit: int, summed: int, shortest: int, shortest_of_two: int) -> int:
+    """Into how many parts sums are cut: as many as fit, or a power of two, which may be shorter ones."""
+    return max(
+        min(fit, summed // shortest), _power_of_two(fit, lambda parts: summed // parts >= shortest_of_two)
+    )
+
+
+def _parts_in_16_bits(fit: int, summed: int, tile: int, *, is_last: bool) -> int:
+    """Into how many parts sums of 16-bit values are cut.
+
+    Where few parts fit, each doubling must make the sum shorter by so much that it is worth putting a tile
+    together, which costs more for a small one.
+    """
+    if is_last:
+        shortest, shortest_of_two = IN_LAST_ROUND
+        if summed // fit >= shortest:
+            return fit
+        return _power_of_two(fit, lambda parts: summed // parts >= shortest_of_two)
+    if fit >= SPLITS_FROM:
+        return min(fit, summed // SHORTEST_IN_16_BITS) if summed >= SPLIT_IN_16_BITS else 1
+    worth = 2450 + 4700 * 4096 / tile
+    parts = _power_of_two(fit, lambda parts: summed / parts >= worth)
+    is_all = parts * 2 > fit > parts and summed / parts - summed / fit >= worth
+    return fit if is_all else parts
 
 
 def _product_size(one: Convolution, batch_size: int, direction: str) -> tuple[int, int, int, int]:

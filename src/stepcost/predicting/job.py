@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from stepcost.catalog.cards import CARDS
@@ -10,7 +11,7 @@ from stepcost.predicting import predict
 from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.validation import validation_line
-from stepcost.predicting.which_card import on_cards
+from stepcost.predicting.which_card import on_cards, row_of_time
 from stepcost.reading import Reading
 from stepcost.request import Request
 from stepcost.search import PredictedLargest
@@ -25,6 +26,10 @@ class Prediction:
             request, [CARDS[name] for name in cards], torch_version=installed_torch(), engine=engine
         )
         return {row["card"]: row for row in found}
+
+    def time(self, request: Request, card: str, engine: str, reading: Reading) -> dict[str, Any]:
+        """Predict how long a step of that reading takes under an engine; return what a row stores of it."""
+        return row_of_time(replace(request, engine=engine), CARDS[card], reading)
 
     def predict(self, request: Request, card: str) -> Reading:
         """Predict the memory of one training configuration on a card of the catalog, in bytes."""

@@ -17,15 +17,19 @@ from stepcost.predicting.communicators import card_among, communicator_bytes
 from stepcost.predicting.compared import rests_on
 from stepcost.predicting.ranks import trace_ranks
 from stepcost.predicting.simulate import Simulation, simulate
-from stepcost.predicting.torch_versions import Version, version_of
+from stepcost.predicting.torch_versions import Version, installed_torch, version_of
 from stepcost.predicting.trace import CUBLAS, CUDNN, Trace, trace_run
 from stepcost.predicting.validation import NO_RUN, most_too_low
 from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
 from stepcost.reading import Reading, as_one, of_rank
-from stepcost.request import Request, why_not_predicted_on
+from stepcost.request import FSDP2, Request, why_not_predicted_on
 from stepcost.units import gb, mb, mb_number, range_mb
 from stepcost.workload import Workload
 
+FSDP_OF_HERE = (
+    "it was traced with the FSDP2 of torch {}.{}, which is installed: when it lets go, versions differ"
+)
+PEAKS = ("peak_allocated_bytes", "peak_reserved_bytes")
 NO_WORKSPACES = "cuDNN's workspaces are not in it"
 NO_CARD = "no card is named: what cuDNN, cuBLAS and the context take depends on it"
 FEWER_LIBRARIES = (
@@ -89,6 +93,9 @@ def predict_in_full(
         for one in traces
     ]
     reading = replace(as_one(ranks), seconds=time.perf_counter() - started)
+    if request.parallel == FSDP2 and (traced_with := version_of(installed_torch())) != version:
+        why = FSDP_OF_HERE.format(*traced_with)
+        reading = replace(reading, unread=dict.fromkeys(PEAKS, why) | reading.unread)
     fullest = max(found.values(), key=lambda one: one.reading.peak_reserved_bytes or 0)
     return Prediction(reading=reading, kept=fullest.kept, workspaces=workspaces)
 

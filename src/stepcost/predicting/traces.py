@@ -141,13 +141,18 @@ def _parted(events: list[Event]) -> tuple[list[tuple[str, Any]], list[tuple[int,
         elif action == WORKSPACE:
             shape.append((action, (what, more[1])))
             sizes.append((more[0],))
-        elif action == REDUCTION:
+        elif action == REDUCTION and _of_numbers(what):
             shape.append((action, type(what)))
             sizes.append(astuple(what))
         else:
             shape.append((action, (what, more)))
             sizes.append(())
     return shape, sizes
+
+
+def _of_numbers(what: Any) -> bool:
+    """Whether numbers say all of it; what has lists of them does not grow with the batch."""
+    return all(isinstance(one, int) for one in astuple(what))
 
 
 def _joined(shape: tuple[str, Any], sizes: tuple[int, ...]) -> Event:
@@ -157,6 +162,6 @@ def _joined(shape: tuple[str, Any], sizes: tuple[int, ...]) -> Event:
         return action, what, sizes[0]
     if action == WORKSPACE:
         return action, what[0], (sizes[0], what[1])
-    if action == REDUCTION:
+    if action == REDUCTION and sizes:
         return action, what(*sizes), None
     return action, what[0], what[1]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.predicting.torch_versions import CUBLAS_32_MIB_ON_BLACKWELL, CUBLAS_FREES, Version
 from stepcost.predicting.workspaces import Estimated, Workspaces
-from stepcost.request import Request, step_words
+from stepcost.request import FSDP_OPTIONS, Request, step_words
 
 VALIDATED_TORCH: Version = (2, 11)
 VALIDATED_CUDNN = "9.19"
@@ -18,7 +18,7 @@ RANGES_FROM = "h100-80gb"
 """The card whose runs are enough for a range of errors."""
 CLASSIFIERS, LANGUAGE_MODELS = "image classifiers in fp32", "language models of transformers"
 """What was trained in those runs."""
-SHARED_STEPS = "language models and image classifiers in fp32 or bf16 under DDP and ZeRO-1"
+SHARED_STEPS = "language models and image classifiers in fp32 or bf16 under DDP, ZeRO-1 and FSDP2"
 """What several GPUs trained in runs."""
 SHARED_ON, SHARED_BY = ("h200-141gb",), (2, 4)
 """Cards of those runs, and how many shared a step."""
@@ -58,7 +58,8 @@ def trained(request: Request) -> str | None:
     """Return what of the runs a step is like: one of the descriptions above, or ``None`` of them."""
     if request.gpus > 1:
         own = request.image_size is None and request.sequence_length is None
-        is_like = request.parallel in ("ddp", "zero1") and request.precision in ("fp32", "bf16") and not own
+        asked_more = any(getattr(request, name) for name in FSDP_OPTIONS)
+        is_like = request.precision in ("fp32", "bf16") and not own and not asked_more
         return SHARED_STEPS if is_like and request.gpus in SHARED_BY else None
     if request.sequence_length is not None:
         return LANGUAGE_MODELS

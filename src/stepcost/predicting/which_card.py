@@ -9,7 +9,7 @@ from typing import Any
 from stepcost.catalog.cards import Card
 from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.prediction import predict_in_full
-from stepcost.predicting.times import predict_time
+from stepcost.predicting.times.from_rates import time_on
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.traces import traces_of
 from stepcost.reading import Reading
@@ -50,15 +50,16 @@ def on_cards(
         row |= measured(reading) | asdict(
             largest_batch(request, card, torch_version=torch_version, traces=own)
         )
-        rows.append(row | _time(launched, card, reading))
+        rows.append(row | row_of_time(launched, card, reading))
     return rows
 
 
-def _time(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
+def row_of_time(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
+    """Return what a row stores of the time of a step on a card; where there is none, ``unread`` says why."""
     why_not = "it does not fit"
     if reading.fits is not False:
         try:
-            found = predict_time(launched, card)
+            found = time_on(launched, card)
         except ValueError as error:
             why_not = str(error)
         else:
@@ -68,5 +69,7 @@ def _time(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:
                 "step_high_s": found.high_s,
                 "step_basis": found.basis,
                 "step_engine": launched.engine,
+                "kernels": sum(one.kernels for one in found.contributors),
+                "kernel_s": sum(one.seconds for one in found.contributors),
             }
     return {"step_s": None, "unread": {**reading.unread, "step_s": why_not}}

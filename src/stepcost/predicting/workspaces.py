@@ -188,6 +188,6 @@ def workspaces_on(card: Card | None, torch_version: Version) -> Workspaces:
         context_bytes=card.context_bytes,
         cudnn=cudnn,
         library=find_library(cudnn, device),
-        unasked=unasked_on(capability),
+        unasked=unasked_on(capability, cudnn),
         unvalidated=unvalidated,
     )

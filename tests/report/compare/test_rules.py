@@ -19,6 +19,7 @@ from stepcost.report.compare.tolerances import (
     FIELDS,
     OTHER_BUILD,
     OTHER_DRIVER,
+    RACES,
     Tolerance,
     default_tolerance,
     parse_rule,
@@ -56,6 +57,17 @@ def test_a_rule_that_gates_nothing_is_refused(text: str) -> None:
     """An unknown figure or a tolerance that is no amount is an error in one line, not a dead gate."""
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
         parse_rule(text)
+
+
+def test_what_races_between_gpus_may_differ_a_little() -> None:
+    """Peaks of GPUs that share a step may differ by 1 %, of one not; what follows from shapes never."""
+    alone = [STEP, STEP]
+    shared = [STEP | {"ranks": [{}, {}]}] * 2
+    for rows, allowed in ((alone, EXACT), (shared, RACES)):
+        assert default_tolerance("peak_reserved_bytes", rows, MACHINE, MACHINE)[0] == allowed
+        assert default_tolerance("parameter_bytes", rows, MACHINE, MACHINE)[0] == EXACT
+    predicted = [row | {"source": "predicted"} for row in shared]
+    assert default_tolerance("peak_reserved_bytes", predicted, MACHINE, MACHINE)[0] == EXACT
 
 
 def test_default_figures_exist() -> None:

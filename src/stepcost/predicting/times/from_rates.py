@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stepcost.catalog.cards import Card
+from stepcost.catalog.cards import CARDS, Card
 from stepcost.operators import Operator
-from stepcost.predicting.times.step_time import FROM_RATES, Contributor, StepTime
+from stepcost.predicting.times.family import name_of
+from stepcost.predicting.times.step_time import (
+    FROM_RATES,
+    Part,
+    StepTime,
+    contributors,
+    predict_parts,
+    predict_time,
+    step_time,
+)
+from stepcost.predicting.times.table import table_of
+from stepcost.request import Request
 
 LATENCY_S = 2e-6
 """Of a kernel so much at most is start, end and the way to memory, which clocks decide and no rate."""
@@ -19,14 +31,6 @@ what is published. No card but the H100 and the H200 was measured.
 """
 
 
-class Timed(NamedTuple):
-    """An operator of a step, as it was timed or predicted on a recorded card."""
-
-    operator: Operator
-    seconds: float
-    kernels: int
-
-
 class Scaled(NamedTuple):
     """Seconds of an operator on another card: the least, what is likely, and the most."""
 
@@ -35,36 +39,49 @@ class Scaled(NamedTuple):
     high_s: float
 
 
-def from_rates(parts: Sequence[Timed], step: StepTime, recorded: Card, card: Card) -> StepTime:
+def time_on(request: Request, card: Card) -> StepTime:
+    """Predict a step on a card: from its own table of times, else from another card's and the rates of both.
+
+    Raises ``ValueError`` with one line as ``predict_time`` does.
+    """
+    if table_of(card) is not None:
+        return predict_time(request, card)
+    with_tables = [one for one in CARDS.values() if table_of(one) is not None]
+    if not with_tables:
+        return predict_time(request, card)  # which says that there is none
+    recorded = min(with_tables, key=lambda one: (not is_same_chip(one, card), one.name))
+    parts, table = _parts(request, recorded), table_of(recorded)
+    assert table is not None
+    return from_rates(parts, step_time(parts, table), recorded, card)
+
+
+@functools.lru_cache(maxsize=4)
+def _parts(request: Request, recorded: Card) -> tuple[Part, ...]:
+    return tuple(predict_parts(request, recorded))
+
+
+def from_rates(parts: Sequence[Part], step: StepTime, recorded: Card, card: Card) -> StepTime:
     """Estimate a step on ``card`` from its operators and its time on ``recorded``, in seconds.
 
     What an operator takes beyond its bytes and operations at the recorded card's rates is scaled by all that
     might decide it, which makes the interval; ``step``'s own interval widens it.
     """
-    scaled = [(part, on_other(part, recorded, card)) for part in parts]
+    scaled = [on_other(part, recorded, card) for part in parts]
     between_s = max(0.0, step.step_s - sum(part.seconds for part in parts)) * _slower(recorded, card)
-    low_s, likely_s, high_s = (between_s + sum(one[end] for _, one in scaled) for end in range(3))
+    low_s, likely_s, high_s = (between_s + sum(one[end] for one in scaled) for end in range(3))
     doubt = SAME_CHIP if is_same_chip(recorded, card) else OTHER_CHIP
-    by_name: dict[str, list[float]] = {}
-    for part, one in scaled:
-        by_name.setdefault(part.operator.key.partition("(")[0], []).append(one.likely_s)
-    kernels = dict.fromkeys(by_name, 0)
-    for part in parts:
-        kernels[part.operator.key.partition("(")[0]] += part.kernels
-    contributors = sorted(
-        (Contributor(name=name, seconds=sum(each), kernels=kernels[name]) for name, each in by_name.items()),
-        key=lambda one: -one.seconds,
-    )
+    there = [part._replace(seconds=one.likely_s) for part, one in zip(parts, scaled, strict=True)]
     return StepTime(
         step_s=likely_s,
         low_s=low_s * doubt[0] * step.low_s / step.step_s,
         high_s=high_s * doubt[1] * step.high_s / step.step_s,
         basis=FROM_RATES,
-        contributors=tuple(contributors),
+        contributors=contributors(there, lambda part: name_of(part.operator.key)),
+        modules=contributors(there, lambda part: part.module),
     )
 
 
-def on_other(part: Timed, recorded: Card, card: Card) -> Scaled:
+def on_other(part: Part, recorded: Card, card: Card) -> Scaled:
     """Scale an operator from one card to another.
 
     Its bytes or its operations, whichever take longer, are scaled by the cards' rates of them. What it took

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from stepcost.predicting.times.step_time import Contributor, StepTime
+from stepcost.predicting.times.step_time import FROM_RATES, Contributor, StepTime
 from stepcost.units import duration
 
 LARGEST = 8
@@ -36,10 +36,14 @@ def time_lines(found: StepTime, fields: Mapping[str, Any]) -> list[str]:
         what, count = "tokens", examples * fields["sequence_length"]
     elif fields["image_size"]:
         what = "images"
+    likely, low, high = (duration(one) for one in (found.step_s, found.low_s, found.high_s))
+    first = f"A step takes {likely} under {fields['step_engine']}, with 90 % between {low} and {high}: "
+    last = f"{100 * found.recorded_share:.0f} % of it was recorded with these shapes."
+    if found.basis == FROM_RATES:
+        first = f"A step would take {likely} under {fields['step_engine']}, between {low} and {high}: "
+        last = "Estimated from another card's operators and the rates of both."
     return [
-        f"A step takes {duration(found.step_s)} under {fields['step_engine']}, with 90 % between "
-        f"{duration(found.low_s)} and {duration(found.high_s)}: {count / found.step_s:,.0f} {what} a second. "
-        f"{100 * found.recorded_share:.0f} % of it was recorded with these shapes.",
+        f"{first}{count / found.step_s:,.0f} {what} a second. {last}",
         f"By operator: {_listed(found.contributors)}.",
         f"By module: {_listed(found.modules)}.",
     ]

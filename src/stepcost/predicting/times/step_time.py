@@ -130,8 +130,8 @@ def step_time(parts: Sequence[Part], table: TimesTable) -> StepTime:
         low_s=step_s / (1 + doubt),
         high_s=step_s * (1 + doubt),
         basis=RECORDED,
-        contributors=_by(parts, lambda one: name_of(one.operator.key)),
-        modules=_by(parts, lambda one: one.module),
+        contributors=contributors(parts, lambda one: name_of(one.operator.key)),
+        modules=contributors(parts, lambda one: one.module),
         recorded_share=recorded_s / busy_s if busy_s else 0.0,
     )
 
@@ -143,7 +143,8 @@ def doubt_of(parts: Iterable[tuple[str, float]], doubts: dict[str, float]) -> fl
     return doubts[STEP] + sum(doubts.get(how, 0.0) * seconds / total for how, seconds in parts)
 
 
-def _by(parts: Sequence[Part], name: Callable[[Part], str]) -> tuple[Contributor, ...]:
+def contributors(parts: Sequence[Part], name: Callable[[Part], str]) -> tuple[Contributor, ...]:
+    """Sum parts by a name of each, the largest sum first."""
     found: dict[str, list[Part]] = {}
     for one in parts:
         found.setdefault(name(one), []).append(one)

@@ -18,6 +18,7 @@ EPOCH = 50_000
 """Examples in an epoch, unless it is said: as CIFAR-10 has."""
 NOTHING = "-"
 FITS = {
+    "worst case": "in the worst case that is likely {} too",
     "likely": "likely {}",
     "unknown": "it cannot be said of {}",
     "likely not": "likely not {}",
@@ -83,10 +84,12 @@ def sentences(steps: Sequence[Row], prices: Prices | None = None, epoch: int = E
 def fits_said(row: Row) -> str:
     """Say ``yes`` or ``no``; ``likely``, ``likely not`` or ``unknown`` where what nobody measured decides.
 
-    ``refused`` where such a step is not predicted for the card.
+    ``worst case`` where it fits a card that nobody measured in the worst case that is likely, ``refused`` if
+    such a step is not predicted for the card.
     """
     if row.get("fits") is not None:
-        return "yes" if row["fits"] else "no"
+        unmeasured = row.get("context_likely_bytes") is not None
+        return ("worst case" if unmeasured else "yes") if row["fits"] else "no"
     if not any(row.get(f"largest_batch{end}") is not None for end in ("", "_at_least", "_at_most")):
         return "refused"
     likely, batch = row.get("largest_batch_likely") or (), row["batch_size"]
@@ -110,8 +113,9 @@ def largest_said(row: Row) -> str:
 
 
 def a_second(row: Row, step_s: float) -> float:
-    """Return the examples that are trained in a second."""
-    return float(row["batch_size"] * (row.get("accumulate") or 1) / step_s)
+    """Return the images, tokens or examples that are trained in a second."""
+    tokens = row.get("sequence_length") or 1
+    return float(row["batch_size"] * (row.get("accumulate") or 1) * tokens / step_s)
 
 
 def epoch_s(row: Row, step_s: float, epoch: int) -> float:
@@ -127,7 +131,8 @@ def with_epochs(steps: Iterable[Row], prices: Prices, epoch: int) -> list[Row]:
         more: Row = {"fits_in_words": fits_said(row)}
         if timed([row]):
             took_s = epoch_s(row, row["step_s"], epoch)
-            more |= {"examples_per_s": a_second(row, row["step_s"]), "epoch": epoch, "epoch_s": took_s}
+            unit = "tokens" if row.get("sequence_length") else "examples"
+            more |= {f"{unit}_per_s": a_second(row, row["step_s"]), "epoch": epoch, "epoch_s": took_s}
             if row["card"] in prices:
                 more["epoch_price"] = prices[row["card"]].amount(took_s)
         found.append(row | more)
@@ -147,12 +152,13 @@ def table_of(steps: Sequence[Row], prices: Prices | None = None, epoch: int = EP
     """Tabulate the steps; prices and epochs where there are times."""
     example = example_of(steps[0])
     engines = sorted({row["step_engine"] for row in steps if row.get("step_engine")})
-    caption = f"A step on other cards: {configuration(steps[0] | {'card': None})}; {source_of(steps)}; "
-    caption += "GB = 10**9 bytes"
+    asked = configuration(steps[0] | {"card": None}, "engine")
+    caption = f"A step on each card: {asked}; {source_of(steps)}, memory of the eager step; GB = 10**9 bytes"
     columns = ["card", "fits", "GB", "largest batch"]
     if engines:
         caption += f"; time of engine {listed(engines)}, with its interval; an epoch has {epoch:,} {example}s"
-        columns += ["ms a step", f"{example}s /s", "epoch", *(["price"] if prices else []), "time"]
+        counted = "tokens" if steps[0].get("sequence_length") else f"{example}s"
+        columns += ["ms a step", f"{counted} /s", "epoch", *(["price"] if prices else []), "time"]
     lines = []
     for row in steps:
         line = [row["card"], fits_said(row), f"{CARDS[row['card']].total_bytes / GB:.0f}", largest_said(row)]

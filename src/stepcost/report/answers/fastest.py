@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median_low
 from typing import Any
 
+from stepcost.report.answers.batches import with_predicted
 from stepcost.report.answers.training import epochs_s, epochs_said, nothing_trained, trained, training_runs
 from stepcost.report.rows import Row, configuration, having, of_question, source_of
 from stepcost.report.said import Said
@@ -50,7 +51,12 @@ class Pace:
 
 
 def fastest(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
-    """3c: the batch size with the shortest epoch, explained by steps, ms a step and the busy GPU."""
+    """3c: the batch size with the shortest epoch, and the one that is predicted to be, each explained."""
+    return with_predicted(_trained_fastest(rows), rows)
+
+
+def _trained_fastest(rows: list[Row]) -> Said:
+    """Name the batch size with the shortest epoch, explained by steps, ms a step and the busy GPU."""
     paces = paces_of(rows)
     if not paces:
         return nothing_trained(rows)

@@ -66,6 +66,8 @@ OTHER_BUILD = Tolerance(share=Fraction(1, 100))
 """Where capability, torch or cuDNN differ or are unknown: workspaces and temporaries may be others."""
 OTHER_DRIVER = Tolerance(share=Fraction(5, 100))
 """For figures with the context in them, where card, driver or CUDA differ or are unknown."""
+RACES = Tolerance(share=Fraction(1, 100))
+"""Of several GPUs: when memory that waits for another stream is free again, time decides."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def default_tolerance(
     if FIELDS[field].follows == "shapes":
         return EXACT, "follows from the shapes"
     rows = list(rows)
+    exact = RACES if any(row.get("ranks") for row in rows) else EXACT
     measured = any(row.get("source") == "measured" for row in rows)
     apart = differing(SAME_BUILD if measured else ("torch",), base, new)
     if measured and FIELDS[field].follows == "driver":
@@ -145,11 +148,11 @@ def default_tolerance(
         if ways != {"nvml process"}:
             apart.append("not NVML's figure of this process alone")
         return (
-            (OTHER_DRIVER, f"other {', '.join(apart)}") if apart else (EXACT, "same card, driver and build")
+            (OTHER_DRIVER, f"other {', '.join(apart)}") if apart else (exact, "same card, driver and build")
         )
     if apart:
         return OTHER_BUILD, f"other {', '.join(apart)}"
-    return EXACT, "same capability, torch and cuDNN" if measured else "same torch"
+    return (exact, "same capability, torch and cuDNN") if measured else (EXACT, "same torch")
 
 
 def differing(names: Iterable[str], base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

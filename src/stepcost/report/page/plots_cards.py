@@ -30,7 +30,9 @@ def step_time_by_card(run: Run) -> Plot | str:
         "step-time-by-card",
         "Time of a training step on each card",
         f"Bars with intervals. {words}.",
-        caption(steps, configuration(steps[0] | {"card": None}), f"Engine {engine}. Line: the interval"),
+        caption(
+            steps, configuration(steps[0] | {"card": None}, "engine"), f"Engine {engine}. Line: the interval"
+        ),
         where_of(run),
         partial(_draw_times, steps=steps),
     )
@@ -46,7 +48,7 @@ def largest_batch_by_card(run: Run) -> Plot | str:
         "largest-batch-by-card",
         "The largest batch on each card",
         f"Bars. {words}.",
-        caption(steps, configuration(steps[0] | {"card": None}, "batch_size")),
+        caption(steps, configuration(steps[0] | {"card": None}, "batch_size", "engine")),
         where_of(run),
         partial(_draw_sizes, steps=steps),
     )
@@ -55,7 +57,8 @@ def largest_batch_by_card(run: Run) -> Plot | str:
 def _draw_times(size: Size, *, steps: list[Row]) -> Figure:
     rows = []
     for row in steps:
-        name = f"{row['card']} ({fits_said(row)})" if fits_said(row) != "yes" else row["card"]
+        fits = fits_said(row)
+        name = row["card"] if fits == "yes" else f"{row['card']} (fits: {fits})"
         color = BASES[row.get("step_basis") == RECORDED][1]
         rows.append(Bar(name, _time_said(row), [Segment(row["step_s"], color, f"{name}: {_time_said(row)}")]))
     figure = bars(size, rows, [*BASES.values()])

@@ -1,0 +1,155 @@
+"""What cuDNN leaves out of its lists without a device, learned from what a GPU answered.
+
+``python -m experiments.left_out ANSWERS --without READINGS ...``: ``ANSWERS`` are those of
+``experiments.cudnn_answers``. Asks the same cuDNN here for its lists (minutes), learns from two thirds of the
+convolutions and prints how often the rest is told wrong; then learns from all and writes the package's table
+(``stepcost/predicting/left_out.py``). Neither sees what the steps of ``READINGS`` are made of.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+import sys
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.accuracy import readings_of
+from experiments.arguments import parser_of
+from stepcost.catalog.cards import CARDS
+from stepcost.predicting.convolution import Convolution
+from stepcost.predicting.cudnn_library import Library
+from stepcost.predicting.left_out import (
+    NONE_LEFT_OUT,
+    PRODUCT,
+    LeftOut,
+    features,
+    kind_of,
+    learned,
+    left_out_path,
+    signatures,
+)
+from stepcost.predicting.tape import WORKSPACE
+from stepcost.predicting.trace import trace_run
+from stepcost.predicting.unasked import ENGINES
+from stepcost.predicting.workspaces import workspaces_on
+
+RECORDED_ON, WITH_TORCH = "h100-80gb", (2, 11)
+PARTS = 3
+BOOSTED = {"max_iter": 120, "learning_rate": 0.15, "max_leaf_nodes": 31, "random_state": 0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer: what was asked, the list that cuDNN gives out here, and the family that came first."""
+
+    one: Convolution
+    batch: int
+    direction: str
+    listed: list[Any]
+    family: str
+
+    @property
+    def part(self) -> int:
+        """Which third of the convolutions it belongs to, whatever its precision and layout."""
+        key = self.one.key.replace("bf16", "fp32").replace("fp16", "fp32").replace("nhwc", "nchw")
+        return zlib.crc32(key.encode()) % PARTS
+
+
+def _measured(files: list[Path]) -> set[tuple[str, int]]:
+    """Return the convolutions and batch sizes of measured steps."""
+    return {
+        (what.key, more[0])
+        for file in files
+        for request, reading in readings_of(file)
+        if reading["fits"]
+        for action, what, more in trace_run(request, steps=1).events
+        if action == WORKSPACE
+    }
+
+
+def _library() -> Library:
+    workspaces = workspaces_on(CARDS[RECORDED_ON], WITH_TORCH)
+    if workspaces.library is None:
+        sys.exit(f"cuDNN {workspaces.cudnn} is not installed here")
+    return workspaces.library
+
+
+def _asked(answer: dict[str, Any]) -> Row | None:
+    """Ask for the list of an answer; ``None`` without either, or where its engine is of no family."""
+    library = _library()  # the same in each process
+    one, batch, direction = Convolution.from_key(answer["key"]), answer["batch"], answer["direction"]
+    listed, first = library.listed(one, batch, direction), library.plans(one, batch, direction, 1)
+    engine = answer.get("engine")
+    is_first = bool(first) and first[0].engine == engine
+    family = NONE_LEFT_OUT if is_first else ENGINES.get(engine)
+    return Row(one, batch, direction, listed, family) if listed and family else None
+
+
+def _boosted(rows: list[Row]) -> list[list[list[float]]]:
+    """Fit trees that tell which products are left out, as ``LeftOut`` keeps them."""
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 (takes most of a second)
+
+    fitted = HistGradientBoostingClassifier(**BOOSTED).fit(
+        [features(row.one, row.batch, row.direction, row.listed) for row in rows],
+        [row.family == PRODUCT for row in rows],
+    )
+    trees: list[list[list[float]]] = [[[float(fitted._baseline_prediction.ravel()[0])]]]
+    for (tree,) in fitted._predictors:
+        trees.append([_node(node) for node in tree.nodes])
+    return trees
+
+
+def _node(node: Any) -> list[float]:
+    if node["is_leaf"]:
+        return [round(float(node["value"]), 4)]
+    threshold = float(f"{node['num_threshold']:.7g}")
+    return [int(node["feature_idx"]), threshold, int(node["left"]), int(node["right"])]
+
+
+def _fitted(rows: list[Row]) -> LeftOut:
+    names = [(signatures(row.one, row.direction, row.listed), row.family) for row in rows]
+    products = [row for row in rows if kind_of(row.one) == PRODUCT]
+    return LeftOut(cudnn="9.19", families=learned(names), trees=_boosted(products))
+
+
+def main() -> None:
+    """Learn, say how often that is wrong, and write the table."""
+    parser = parser_of("left_out", __doc__)
+    parser.add_argument("answers", type=Path)
+    parser.add_argument("--without", type=Path, nargs="*", default=[], metavar="READINGS")
+    options = parser.parse_args()
+    about, *answers = map(json.loads, gzip.decompress(options.answers.read_bytes()).splitlines())
+    measured = _measured(options.without)
+    others = [answer for answer in answers if (answer["key"], answer["batch"]) not in measured]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        rows = [row for row in pool.imap(_asked, others, chunksize=256) if row is not None]
+    print(f"{len(answers)} answers, {len(rows)} of them learned from\n")
+    tried = _fitted([row for row in rows if row.part])
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        if not row.part:
+            got = tried.first(row.one, row.batch, row.direction, row.listed)
+            said = "not known" if got is None else "right" if got == row.family else "wrong"
+            counts.setdefault((kind_of(row.one), row.one.dtype), Counter())[said] += 1
+    print("| kind | precision | lists | not known % | wrong % of the others |\n|---|---|---|---|---|")
+    for (kind, dtype), count in sorted(counts.items()):
+        known = count["right"] + count["wrong"]
+        wrong = 100 * count["wrong"] / max(known, 1)
+        print(
+            f"| {kind} | {dtype} | {count.total()} | {100 * (1 - known / count.total()):.1f} | {wrong:.1f} |"
+        )
+    made = _fitted(rows)
+    path = left_out_path(CARDS[RECORDED_ON].compute_capability, made.cudnn)
+    kept = {"about": {**about, "cudnn": made.cudnn}, "families": made.families, "trees": made.trees}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    print(f"\n{len(made.families)} lists, {path.stat().st_size} bytes: {path}")
+
+
+if __name__ == "__main__":
+    main()
