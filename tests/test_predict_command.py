@@ -271,3 +271,28 @@ def test_alike_ranks_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = (line for line in out.splitlines() if line.startswith("│ 0 to 7"))
     assert "unknown" in line
     assert "not with such a step" in out.splitlines()[0]
+
+
+def test_time_of_a_captured_engine_is_predicted_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seconds with their ends, operators, modules, an epoch and its price; memory stays that of eager."""
+    asked = ["resnet18", "--batch-size", "64", "--image-size", "224", "--num-classes", "1000", "--json"]
+    where = ["--gpu", "h100-80gb", "--engine", "graph", "--price", "h100-80gb=3.60", "--epoch", "6400"]
+    assert predict([*asked, *where]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["step_low_s"] < 14.174e-3 < answer["step_high_s"]  # measured on an H100
+    assert (answer["engine"], answer["step_engine"]) == ("eager", "graph")
+    assert answer["step_by_operator"][0]["name"] == "convolution_backward"
+    assert sum(one["seconds"] for one in answer["step_by_module"]) < answer["step_s"]
+    assert answer["examples_per_s"] == pytest.approx(64 / answer["step_s"])
+    assert answer["epoch_price"] == pytest.approx(100 * answer["step_s"] * 3.60 / 3600)
+
+
+def test_time_that_is_not_known_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """The plain loop's time is the processor's: no number, a reason; without a card it is a wrong request."""
+    assert predict(["small-cnn", "--gpu", "h100-80gb", "--engine", "eager", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["step_s"] is None and "the processor's" in answer["unread"]["step_s"]
+    assert predict(["small-cnn", "--engine", "graph"]) == 2
+    assert "--engine needs --gpu" in capsys.readouterr().err
+    assert predict(["small-cnn", "--gpu", "h100-80gb", "--price", "h100-80gb=1"]) == 2
+    assert "--price needs --engine" in capsys.readouterr().err

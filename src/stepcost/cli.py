@@ -97,12 +97,15 @@ def _predict(options: argparse.Namespace) -> int:
     epoch = whole(1)("--epoch", options.epoch)
     if options.price is not None and options.engine is None:
         raise ValueError("--price needs --engine: of a captured step the time is predicted")
+    import torch  # noqa: PLC0415 (see above)
+
     from stepcost.predicting.answer import (  # noqa: PLC0415 (torch: --help does without)
         answer,
         print_answer,
         prints_to_stderr,
     )
 
+    torch.set_num_threads(1)  # what little a prediction computes takes longer when it is shared
     with prints_to_stderr():
         kind = kind_of(options.model)
     asked = steps_asked(options, kind, shared=_shared(options))

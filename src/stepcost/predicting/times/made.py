@@ -136,14 +136,18 @@ def _entries(
 
 def main(arguments: Sequence[str]) -> None:
     """Make a table of the files that ``stepcost record times`` wrote, in the package or in a folder."""
-    if not arguments:
-        sys.exit("usage: python -m stepcost.predicting.times.made ROWS.jsonl.gz [FOLDER]")
-    about, rows = rows_of(Path(arguments[0]))
-    table = with_doubts(table_from(about, tqdm(rows, unit="step")))
+    files = [Path(one) for one in arguments if one.endswith(".jsonl.gz")]
+    folder, *more = [*(Path(one) for one in arguments if not one.endswith(".jsonl.gz")), TABLES]
+    if not files or len(more) > 1:
+        sys.exit("usage: python -m stepcost.predicting.times.made ROWS.jsonl.gz... [FOLDER]")
+    read = [rows_of(file) for file in files]
+    about = read[0][0]
     card = next((one.name for one in CARDS.values() if one.gpu == about["gpu"]), None)
-    if card is None:
-        sys.exit(f"no card of the catalog is called {about['gpu']!r}: add a row to catalog/cards.py")
-    folder = Path(arguments[1]) if len(arguments) > 1 else TABLES
+    if card is None or any(one["gpu"] != about["gpu"] for one, _ in read):
+        sys.exit(
+            f"a table is of one card of catalog/cards.py, not of {sorted({one['gpu'] for one, _ in read})}"
+        )
+    table = with_doubts(table_from(about, tqdm([row for _, rows in read for row in rows], unit="step")))
     path = folder / table_name(card)
     table.save(path)
     print(f"{path}: {len(table.steps)} steps, {len(table.taken)} operators, in doubt by {table.doubts}")

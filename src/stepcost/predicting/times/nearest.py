@@ -19,13 +19,15 @@ Array = npt.NDArray[np.float64]
 RECORDED, NEAR, FAR, OTHER, UNKNOWN = "recorded", "near", "far", "other", "unknown"
 """How it is known: recorded; of one like it, near in size or not; of another kind; of other operators."""
 NEIGHBOURS = 4
-OF_OTHER_KIND, OF_OTHER_DTYPE, OF_OTHER_BOUND = 1.5, 1.0, 0.3
+OF_OTHER_KIND, OF_OTHER_DTYPE, OF_OTHER_BOUND = 3.0, 1.0, 0.3
 """How far apart these put two operators; as far apart are such by a size that is e to this times another."""
 NEAR_SIZE = 0.9
 SMOOTHING = 0.02
 STIFF, STEEPEST = 0.1, 0.5
 KERNEL_S = 1e-6
 """What a kernel takes that has next to nothing to do."""
+MANY = 20
+"""Of so many operators of a name or more, the shortest tell what the least of them takes."""
 PRODUCT_OF_FP32 = 0.13
 """Of the rate of products in TF32, those in float32 reach so much: 67 of 495 TFLOP/s are published."""
 
@@ -57,7 +59,8 @@ class _Group:
         self.families = [family for *_, family in some]
         self.seconds = np.array([taken.seconds for _, taken, _, _ in some])
         self.kernels = np.array([taken.kernels for _, taken, _, _ in some])
-        self.least_s = max(KERNEL_S, float(np.quantile(self.seconds, 0.1))) if some else KERNEL_S
+        short = float(np.quantile(self.seconds, 0.1)) if len(some) >= MANY else 0.0
+        self.least_s = max(KERNEL_S, short)
         self.bounds = np.log(np.array([self.least_s + bound for _, _, bound, _ in some]))
         self.beyond = np.log(self.seconds) - self.bounds
         self.kinds = np.array([family.kind for family in self.families])

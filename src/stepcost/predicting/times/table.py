@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -64,14 +64,7 @@ class TimesTable:
         for step in self.steps:
             for entry in step.entries:
                 found.setdefault(entry.key, []).append(entry)
-        return {
-            key: (
-                Taken(*(median(values) for values in zip(*(one.taken for one in each), strict=True))),
-                each[0].bytes,
-                each[0].flops,
-            )
-            for key, each in found.items()
-        }
+        return {key: (_middle(each), each[0].bytes, each[0].flops) for key, each in found.items()}
 
     def save(self, path: Path) -> None:
         """Write it as gzipped JSON, the same bytes for the same table; seconds in tenths of nanoseconds."""
@@ -102,6 +95,12 @@ class TimesTable:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def _middle(each: Sequence[Entry]) -> Taken:
+    if len(each) == 1:
+        return each[0].taken
+    return Taken(median(one.taken.seconds for one in each), median(one.taken.kernels for one in each))
 
 
 def load(path: Path) -> TimesTable:
