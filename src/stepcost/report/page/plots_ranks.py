@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from stepcost.report.answers.ranks import gpus_of, labels_of, split_of, steps_of, strategy
 from stepcost.report.answers.savers import step_s
 from stepcost.report.load import Run
-from stepcost.report.page.axes import Named, batch_axis, draw_line, key_of_lines, plain_numbers, say_y
+from stepcost.report.page.axes import (
+    Named,
+    batch_axis,
+    draw_line,
+    key_of_lines,
+    label_at,
+    plain_numbers,
+    say_y,
+)
 from stepcost.report.page.drawing import Plot, Size, caption, new_figure, where_of
 from stepcost.report.page.palette import LIMIT, numbered_line
 from stepcost.report.page.plots_memory import stacks
 from stepcost.report.rows import Row, configuration
 from stepcost.request import ALONE, PARALLEL
 from stepcost.units import count, ms, significant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Curves = dict[str, list[tuple[int, float]]]
 """By strategy: number of GPUs and seconds of a step, from one GPU on."""
@@ -83,6 +95,7 @@ def _draw_over_gpus(size: Size, *, panels: dict[str, Curves], alone_s: float) ->
     figure, both = new_figure(size, 270, 2)
     gpus = sorted({one for curves in panels.values() for points in curves.values() for one, _ in points})
     names: dict[str, Named] = {}
+    ends: dict[Axes, list[Named]] = {axes: [] for axes in both}
     for axes, (how, curves) in zip(both, panels.items(), strict=True):
         ideal = [1000 * alone_s / (one if axes is both[1] else 1) for one in gpus]
         axes.plot(gpus, ideal, color=LIMIT.color, linestyle=LIMIT.dash)
@@ -92,9 +105,7 @@ def _draw_over_gpus(size: Size, *, panels: dict[str, Curves], alone_s: float) ->
             said = [f"{name}, {how}, {count(one)} GPUs: {ms(seconds)}" for one, seconds in points]
             draw_line(axes, [one for one, _ in points], took, line, said)
             names[name] = Named(points[-1][0], took[-1], name, line)
-            axes.annotate(
-                significant(took[-1]), (points[-1][0], took[-1]), xytext=(6, 4), textcoords="offset points"
-            )
+            ends[axes].append(Named(points[-1][0], took[-1], significant(took[-1]), line))
         longest = max([1000 * alone_s, *(1000 * took for points in curves.values() for _, took in points)])
         axes.set_ylim(0, longest * 1.2)
         axes.margins(x=0.14)
@@ -102,4 +113,7 @@ def _draw_over_gpus(size: Size, *, panels: dict[str, Curves], alone_s: float) ->
         plain_numbers(axes.yaxis)
         say_y(axes, f"ms a step, {how}")
     key_of_lines(figure, size, list(names.values()))
+    figure.draw_without_rendering()
+    for axes, values in ends.items():
+        label_at(axes, values)
     return figure
