@@ -239,11 +239,11 @@ def test_whose_fsdp2_it_was_is_said() -> None:
     assert "peak_reserved_bytes" not in own.unread
 
 
-@pytest.mark.parametrize(("name", "gpus"), [("x2-gpt2", 2), ("x4-gpt2", 4)])
-def test_every_byte_of_a_rank_is_where_it_was_measured(name: str, gpus: int) -> None:
+@pytest.mark.parametrize(("run", "gpus"), [("x2-gpt2", 2), ("x4-gpt2", 4)])
+def test_every_byte_of_a_rank_is_where_it_was_measured(run: str, gpus: int) -> None:
     """All that a reference run reads of each rank is predicted, and the ledger of its peak by part."""
     pytest.importorskip("transformers", reason="an extra: pip install 'stepcost[transformers]'")
-    saved = json.loads((REFERENCE / f"h200-141gb-{name}-ranks.json").read_text())
+    saved = json.loads((REFERENCE / f"h200-141gb-{run}-ranks.json").read_text())
     rows = [one["extra_info"] for one in saved["benchmarks"]]
     row = next(one for one in rows if one.get("parallel") == "fsdp2" and one["gpus"] == gpus)
     asked = {name: row[name] for name in Request.__dataclass_fields__ if name in row}

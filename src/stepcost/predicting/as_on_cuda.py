@@ -53,9 +53,10 @@ def as_on_cuda(tape: Tape, attention: Attention = ON_HOPPER) -> Iterator[None]:
         "dropout": _dropout,
         "softmax.int": _in_float(aten._softmax.default),
         "log_softmax.int": _in_float(aten._log_softmax.default),
-        "_fused_rms_norm": with_gradient_of_cuda(aten._fused_rms_norm.default),
         "mish_backward": with_gradient_of_cuda(aten.mish_backward.default),
     }
+    if hasattr(aten, "_fused_rms_norm"):  # from torch 2.9 on
+        kernels["_fused_rms_norm"] = with_gradient_of_cuda(aten._fused_rms_norm.default)
     with torch.device("meta"):
         torch.empty(0)  # torch notes, once, which functions take the device: before one of them is changed
     with contextlib.ExitStack() as stack:
