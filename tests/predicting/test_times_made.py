@@ -59,6 +59,13 @@ def test_kernels_go_to_the_operators_that_launch_such() -> None:
         assert by_name["relu_"].seconds == pytest.approx(4e-6)
 
 
+def test_kernels_never_go_to_operators_that_launch_no_such() -> None:
+    """Where every recording is wrong alike, a library's kernel still is of the operator that calls it."""
+    for step in made([row(MIXED, 20e-6)] * 3).steps:
+        by_name = {one.key.partition("(")[0]: one.taken for one in step.entries}
+        assert by_name["batch_norm"].kernels == 2 and by_name["add_.Tensor"].kernels == 1
+
+
 def test_what_lies_between_is_found_from_whole_steps() -> None:
     """14 us in 3 kernels that take 15.5 us have 0.5 us at each; a fill by the driver waits 2 us more."""
     plain = [[0, [[0, 1000]]], [1, [[1, 9000]]], [2, [[2, 4000]]]]

@@ -106,6 +106,11 @@ def test_operator_without_kernels_stays_without() -> None:
     """What launched nothing wherever it was recorded launches nothing of another size."""
     times = times_of(("zeros([0],dtype=f32)", 0, 0, 0.0, 0), ("zeros([8],dtype=f32)", 0, 0, 0.0, 0))
     assert times.of("zeros([3],dtype=f32)", 0, 0).taken == Taken(0.0, 0.0)
+    lists = ("cat(bf16{1,800},1)", "cat(bf16{1,900},1)")
+    kept = "cat(bf16{2,800},f32[8,8])"
+    some = times_of(*((key, 1600, 0, 0.0, 0) for key in lists), (kept, 1600, 0, 3e-6, 1))
+    assert some.of("cat(bf16{1,850},1)", 1700, 0).taken == Taken(0.0, 0.0)
+    assert some.of("cat(bf16{2,900},f32[8,8])", 1800, 0).taken.seconds == pytest.approx(3e-6, rel=0.2)
 
 
 def test_optimizer_by_its_bytes() -> None:

@@ -23,6 +23,7 @@ def time_fields(found: StepTime | None) -> dict[str, Any]:
         "step_high_s": found.high_s,
         "step_basis": found.basis,
         "step_recorded_share": found.recorded_share,
+        "step_recorded_with": found.recorded_with or None,
         "step_by_operator": [asdict(one) for one in found.contributors],
         "step_by_module": [asdict(one) for one in found.modules],
     }
@@ -38,7 +39,8 @@ def time_lines(found: StepTime, fields: Mapping[str, Any]) -> list[str]:
         what = "images"
     likely, low, high = (duration(one) for one in (found.step_s, found.low_s, found.high_s))
     first = f"A step takes {likely} under {fields['step_engine']}, with 90 % between {low} and {high}: "
-    last = f"{100 * found.recorded_share:.0f} % of it was recorded with these shapes."
+    share = f"{100 * found.recorded_share:.0f} %"
+    last = f"{share} of it was recorded with these shapes, all with torch {found.recorded_with}."
     if found.basis == FROM_RATES:
         first = f"A step would take {likely} under {fields['step_engine']}, between {low} and {high}: "
         last = "Estimated from another card's operators and the rates of both."

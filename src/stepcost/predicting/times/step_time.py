@@ -64,6 +64,8 @@ class StepTime:
     """The same by module."""
     recorded_share: float = 0.0
     """Of the operators' seconds those that were recorded with these very shapes."""
+    recorded_with: str = ""
+    """The torch with which they were recorded."""
 
 
 def predict_time(request: Request, card: Card) -> StepTime:
@@ -133,6 +135,7 @@ def step_time(parts: Sequence[Part], table: TimesTable) -> StepTime:
         contributors=contributors(parts, lambda one: name_of(one.operator.key)),
         modules=contributors(parts, lambda one: one.module),
         recorded_share=recorded_s / busy_s if busy_s else 0.0,
+        recorded_with=table.about["torch"],
     )
 
 
