@@ -77,6 +77,13 @@ def test_each_rank_is_one_of_the_outcomes_to_the_byte(asked: Request, ranks: lis
         assert (of_phases(measured["phase_peak_bytes"]), measured["peak_reserved_bytes"]) in outcomes
 
 
+def test_an_old_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the installed torch cannot trace several GPUs, one line says from which on."""
+    monkeypatch.setattr("stepcost.predicting.ranks.installed_torch", lambda: "2.6.0")
+    with pytest.raises(ValueError, match=r"^several GPUs are traced with torch 2\.11 or newer; 2\.6\.0 is"):
+        small()
+
+
 def test_a_reading_has_the_usual_outcome_and_the_range() -> None:
     """Of ResNet-50 under DDP rank 1 was as usual; rank 0, whose first bucket was held, is in the range."""
     found = [one.values for one in recorded("ddp") if one.id.startswith("resnet50-ddp-2-")]

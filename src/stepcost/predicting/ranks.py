@@ -18,9 +18,13 @@ import torch.distributed as dist
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.fsdp import Sharded
 from stepcost.predicting.replicas import Replica
+from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.trace import Trace, trace_run
 from stepcost.request import FSDP2, Request
 from stepcost.workload import Workload
+
+FIRST_TRACED = (2, 11)
+"""The oldest torch whose process group of nobody takes meta tensors; 2.6 was seen not to."""
 
 
 def trace_ranks(
@@ -28,8 +32,13 @@ def trace_ranks(
 ) -> list[Trace]:
     """Trace the step of each GPU, in the order of their ranks; ranks that are alike have one trace.
 
-    Raises ``ValueError`` with one line as ``trace_run`` does.
+    Raises ``ValueError`` with one line as ``trace_run`` does, and where the installed torch is too old.
     """
+    if version_of(installed_torch()) < FIRST_TRACED:
+        raise ValueError(
+            f"several GPUs are traced with torch {'.'.join(map(str, FIRST_TRACED))} or newer; "
+            f"{installed_torch()} is installed"
+        )
     if request.parallel == FSDP2:
         return _of_parts(request, workload=workload, attention=attention)
     gpu = Replica(request)
