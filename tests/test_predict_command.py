@@ -293,6 +293,9 @@ def test_time_that_is_not_known_says_why(capsys: pytest.CaptureFixture[str]) -> 
     assert predict(["small-cnn", "--gpu", "h100-80gb", "--engine", "eager", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["step_s"] is None and "the processor's" in answer["unread"]["step_s"]
+    assert 0 < answer["gpu_busy_low_s"] < answer["gpu_busy_s"] < answer["gpu_busy_high_s"]
+    assert predict(["small-cnn", "--gpu", "a10", "--engine", "eager"]) in (0, 1)
+    assert "kernels run" not in capsys.readouterr().out, "no table of that card"
     assert predict(["small-cnn", "--engine", "graph"]) == 2
     assert "--engine needs --gpu" in capsys.readouterr().err
     assert predict(["small-cnn", "--gpu", "h100-80gb", "--price", "h100-80gb=1"]) == 2

@@ -16,9 +16,9 @@ from stepcost.catalog.engines import ENGINES
 from stepcost.flags import one_of
 from stepcost.predicting.largest import largest_batch, longest_sequence
 from stepcost.predicting.prediction import predict_in_full
-from stepcost.predicting.times import StepTime
+from stepcost.predicting.times import StepTime, predict_busy
 from stepcost.predicting.times.from_rates import time_on
-from stepcost.predicting.times.said import time_fields, time_lines
+from stepcost.predicting.times.said import busy_fields, busy_line, time_fields, time_lines
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.validation import (
     NO_RUN,
@@ -84,7 +84,7 @@ def answer(
         raise ValueError("--engine needs --gpu: the time on which card?")
     started = time.perf_counter()
     version = version_of(torch_version)
-    timed, why_not = None, None
+    timed, busy, why_not = None, None, None
     if engine is not None and card is not None:
         launched = replace(request, engine=one_of(ENGINES)("--engine", engine))
     with prints_to_stderr():
@@ -93,6 +93,8 @@ def answer(
                 timed = time_on(launched, card)
             except ValueError as error:
                 why_not = str(error)
+            with contextlib.suppress(ValueError):  # which why_not says
+                busy = predict_busy(launched, card) if not ENGINES[launched.engine].captured else None
         prediction = predict_in_full(request, card, torch_version=torch_version)
         found = largest_batch(request, card, torch_version=torch_version) if largest and card else None
         length = longest_sequence(request, card, torch_version=torch_version) if longest and card else None
@@ -113,7 +115,7 @@ def answer(
     for one in (found, length):
         fields |= {} if one is None else asdict(one)
     if card is not None and engine is not None:
-        fields |= {"card": card.name, "step_engine": engine} | time_fields(timed)
+        fields |= {"card": card.name, "step_engine": engine} | time_fields(timed) | busy_fields(busy)
         fields["unread"] |= {} if why_not is None else {"step_s": why_not}
     fields["seconds"] = time.perf_counter() - started
     return Answer(
@@ -161,6 +163,8 @@ def print_answer(found: Answer) -> None:
             print(line)
     elif "step_s" in found.fields:
         print(f"How long a step takes cannot be said: {found.fields['unread']['step_s']}.")
+        if found.fields.get("gpu_busy_s") is not None:
+            print(busy_line(found.fields))
     Console().print(_table(found))
     errors = found.fields["expected_error"]
     for name, (low, high) in (errors or {}).items():

@@ -6,8 +6,18 @@ from stepcost.predicting.times.step_time import (
     Contributor,
     Part,
     StepTime,
+    predict_busy,
     predict_parts,
     predict_time,
 )
 
-__all__ = ["FROM_RATES", "RECORDED", "Contributor", "Part", "StepTime", "predict_parts", "predict_time"]
+__all__ = [
+    "FROM_RATES",
+    "RECORDED",
+    "Contributor",
+    "Part",
+    "StepTime",
+    "predict_busy",
+    "predict_parts",
+    "predict_time",
+]

@@ -29,6 +29,19 @@ def time_fields(found: StepTime | None) -> dict[str, Any]:
     }
 
 
+def busy_fields(found: StepTime | None) -> dict[str, Any]:
+    """Return what is stored of how long the kernels of a step run, where that alone is known."""
+    if found is None:
+        return {}
+    return {"gpu_busy_s": found.step_s, "gpu_busy_low_s": found.low_s, "gpu_busy_high_s": found.high_s}
+
+
+def busy_line(fields: Mapping[str, Any]) -> str:
+    """Say how long the kernels of a step run."""
+    likely, low, high = (duration(fields[f"gpu_busy_{end}s"]) for end in ("", "low_", "high_"))
+    return f"Its kernels run for {likely}, with 90 % between {low} and {high}: a step takes as long at least."
+
+
 def time_lines(found: StepTime, fields: Mapping[str, Any]) -> list[str]:
     """Say how long a step takes, how sure that is, and what takes longest."""
     examples = fields["batch_size"] * (fields["accumulate"] or 1)

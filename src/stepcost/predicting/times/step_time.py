@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -80,6 +80,18 @@ def predict_time(request: Request, card: Card) -> StepTime:
             f"no operators' times were recorded on {card.gpu}: stepcost record times on one does"
         )
     return step_time(predict_parts(request, card), table)
+
+
+def predict_busy(request: Request, card: Card) -> StepTime:
+    """Predict how long the kernels of the plain loop's step run on ``card``, in ``step_s`` and its interval.
+
+    They are those of the same step captured (``graph``), without what lies between them, which the processor
+    decides. Raises ``ValueError`` as ``predict_time`` does.
+    """
+    table = table_of(card)
+    parts = predict_parts(replace(request, engine="graph"), card)  # which says where there is no table
+    assert table is not None
+    return step_time(parts, replace(table, gap_s=0.0))
 
 
 def predict_parts(request: Request, card: Card) -> list[Part]:
