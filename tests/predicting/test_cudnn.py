@@ -173,6 +173,11 @@ def test_partial_sums_are_added_by_rule() -> None:
     assert asked(Answering(SPLIT), SQUARE, batch=4) == [500]
     assert asked(Answering(SPLIT), replace(SQUARE, inputs=512), batch=4) == [500 + 8 * 8 * TILE + done(8, 7)]
     assert asked(Answering(SPLIT), SQUARE, batch=140) == [500 + 16 * 2 * TILE + done(16, 1)]
+    # 160 inputs make sums of 1,440: 7 parts of at least 200. Small tiles want longer parts.
+    wide = replace(SQUARE, inputs=160)
+    assert asked(Answering(SPLIT), wide, batch=140) == [500 + 16 * 7 * TILE + done(16, 7)]
+    small = plan(1000, 500, TILE_SIZE=1, TILE_CGA_M=1, TILE_CGA_N=1)  # twice as many, again 16 left
+    assert asked(Answering(small), wide, batch=70) == [500 + 16 * 4 * TILE // 2 + done(16, 3)]
 
 
 def test_clusters_use_fewer_multiprocessors() -> None:

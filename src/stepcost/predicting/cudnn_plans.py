@@ -41,12 +41,17 @@ Clusters of one or two blocks use all 132.
 """
 LONE_CLUSTER = 2
 SHORTEST = {
-    FORWARD: ((1024, 512), (320, 256)),
-    BACKWARD_DATA: ((1056, 600), (320, 320)),
-    BACKWARD_WEIGHT: ((1056, 512), (320, 240)),
+    64 * 64: ((1056, 700), (600, 320)),
+    128 * 64: ((1056, 640), (360, 320)),
+    128 * 128: ((1024, 512), (320, 240)),
+    256 * 128: ((800, 440), (150, 180)),
 }
-"""Shortest part of a sum of float32: of any number of parts, and of a power of two of them. First where all
-tiles run at once, then in the last of several rounds."""
+"""Shortest part of a float32 sum, by the values of a tile: of any number of parts, and of a power of two.
+
+First where all tiles run at once, then in the last of several rounds.
+"""
+MANY_PARTS, SHORTEST_OF_MANY = 7, 200
+"""So many parts may be shorter in the last of several rounds of 128x128 tiles."""
 SPLITS_FROM = 8
 """Number of parts that fit from which sums of 16-bit values are split by their length alone."""
 SHORTEST_IN_16_BITS, SPLIT_IN_16_BITS = 1088, 9800
@@ -144,6 +149,8 @@ def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str,
             (math.ceil(rows / tile[0]), math.ceil(columns / tile[1]) * taps), clusters, strict=True
         )
     )
+    if direction == BACKWARD_WEIGHT and one.groups > 1:  # a tile has as many groups as fit into its rows
+        tiles *= math.ceil(one.outputs / max(rows, tile[0]))
     rounds, left = divmod(tiles, max(_at_once(math.prod(clusters), multiprocessors), 1))
     if not left:
         return 0
@@ -151,7 +158,10 @@ def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str,
     if DTYPES[one.dtype].itemsize == 2:
         parts = _parts_in_16_bits(fit, summed, math.prod(tile), is_last=rounds > 0)
     else:
-        parts = _parts(fit, summed, *SHORTEST[direction][rounds > 0])
+        parts = _parts(fit, summed, *SHORTEST[math.prod(tile)][rounds > 0])
+        many = min(fit, summed // SHORTEST_OF_MANY)
+        if rounds and tile == TILES[0] and many >= MANY_PARTS:
+            parts = max(parts, many)
     if parts <= 1:
         return 0
     is_even = parts & (parts - 1) == 0
