@@ -50,8 +50,8 @@ SHORTEST = {
 
 First where all tiles run at once, then in the last of several rounds.
 """
-MANY_PARTS, SHORTEST_OF_MANY = 7, 200
-"""So many parts may be shorter in the last of several rounds of 128x128 tiles."""
+MANY_PARTS, SHORTEST_OF_MANY, TILE_OF_MANY = 7, 200, 128 * 128
+"""So many parts may be shorter in the last of several rounds, of tiles with so many values."""
 SPLITS_FROM = 8
 """Number of parts that fit from which sums of 16-bit values are split by their length alone."""
 SHORTEST_IN_16_BITS, SPLIT_IN_16_BITS = 1088, 9800
@@ -160,7 +160,7 @@ def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str,
     else:
         parts = _parts(fit, summed, *SHORTEST[math.prod(tile)][rounds > 0])
         many = min(fit, summed // SHORTEST_OF_MANY)
-        if rounds and tile == TILES[0] and many >= MANY_PARTS:
+        if rounds and math.prod(tile) == TILE_OF_MANY and many >= MANY_PARTS:
             parts = max(parts, many)
     if parts <= 1:
         return 0
