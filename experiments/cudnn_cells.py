@@ -1,65 +1,60 @@
-"""``python -m experiments.cudnn_cells``: cuDNN, asked without a GPU, against the recorded table.
+"""How far cuDNN's workspaces, asked for without a GPU, are from what a GPU answered.
 
-Each convolution is asked about as if it had not been recorded: what is learned comes from the other folds.
-Needs the cuDNN that was recorded (``docs/prediction.md``).
+``python -m experiments.cudnn_cells ANSWERS READINGS ...``: ``ANSWERS`` are those of
+``experiments.cudnn_answers``; of these, the convolutions that the steps of ``READINGS`` are made of, at their
+batch sizes, from which nothing was learned (``experiments.left_out``). Needs the cuDNN that was recorded.
 """
 
 from __future__ import annotations
 
+import gzip
+import json
 import statistics
 import sys
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 from experiments.arguments import parser_of
+from experiments.left_out import RECORDED_ON, WITH_TORCH, measured_in
 from stepcost.catalog.cards import CARDS
-from stepcost.predicting.convolution import BACKWARD_WEIGHT, DIRECTIONS, Convolution
-from stepcost.predicting.cudnn_plans import workspaces_of
-from stepcost.predicting.unasked import Unasked
+from stepcost.predicting.convolution import Convolution
+from stepcost.predicting.left_out import PRODUCT, kind_of
 from stepcost.predicting.workspaces import workspaces_on
 
-RECORDED_ON, WITH_TORCH = "h100-80gb", (2, 11)
 MIB = 2**20
 
 
 def main() -> None:
-    """Print a table: by kind of convolution, how many are exact, within a block, and how far off."""
+    """Print a table: by kind of convolution, how many are within a block, and how far off."""
     parser = parser_of("cudnn_cells", __doc__)
-    parser.add_argument("--folds", type=int, default=5, help="parts of the table (%(default)s)")
-    folds = parser.parse_args().folds
-    asked = workspaces_on(CARDS[RECORDED_ON], WITH_TORCH)
-    if asked.table is None or asked.library is None:
+    parser.add_argument("answers", type=Path)
+    parser.add_argument("readings", type=Path, nargs="+")
+    options = parser.parse_args()
+    asked = replace(workspaces_on(CARDS[RECORDED_ON], WITH_TORCH), table=None)
+    if asked.library is None:
         sys.exit(f"cuDNN {asked.cudnn} is not installed here")
-    rows = asked.table.convolutions
+    measured = measured_in(options.readings)
     off: dict[str, list[int]] = defaultdict(list)
-    for fold in range(folds):
-        own = dict(list(rows.items())[fold::folds])
-        others = {key: row for key, row in rows.items() if key not in own}
-        unasked = Unasked(replace(asked.table, convolutions=others))
-        for one in map(Convolution.from_key, own):
-            kind = "1x1" if one.kernel == (1, 1) else str(one.kind[3]) if one.groups > 1 else "larger kernels"
-            for batch, cell in own[one.key].items():
-                for direction, recorded in zip(DIRECTIONS, cell, strict=True):
-                    got = workspaces_of(
-                        asked.library,
-                        one,
-                        int(batch),
-                        direction,
-                        multiprocessors=asked.threads[0],
-                        unasked=unasked,
-                    )
-                    # A weight in another layout was copied inside what was recorded.
-                    copied = one.weight_bytes if one.weight_layout != one.output_layout else 0
-                    if got is not None:
-                        size = recorded[0] - (0 if direction == BACKWARD_WEIGHT else copied)
-                        off[f"{kind}, {direction}"].append(abs(got[0] - size))
-    off["all"] = [size for sizes in off.values() for size in sizes]
-    print("| kind | workspaces | exact % | within 512 bytes % | mean MiB off | worst |")
-    print("|---" * 6 + "|")
+    for line in gzip.decompress(options.answers.read_bytes()).splitlines()[1:]:
+        answer = json.loads(line)
+        one = Convolution.from_key(answer["key"])
+        if (one.key, answer["batch"]) in measured and "workspace" in answer:
+            got = asked.of(one, answer["batch"], answer["direction"])
+            is_depthwise = one.kind[3] == "depthwise" and one.output_layout == "nchw"
+            if got and not is_depthwise:  # those are torch's own
+                kind = kind_of(one) if one.groups > 1 or kind_of(one) == PRODUCT else "other"
+                name = f"{kind}, {one.dtype}, {one.output_layout}, {answer['direction']}"
+                off[name].append(abs(got[0] - answer["workspace"]))
+    off = {name: off[name] for name in sorted(off)} | {
+        "all": [size for sizes in off.values() for size in sizes]
+    }
+    print("| kind | workspaces | within 512 bytes % | mean MiB off | worst |")
+    print("|---" * 5 + "|")
     for kind, sizes in off.items():
-        exact, close = (100 * sum(size <= most for size in sizes) / len(sizes) for most in (0, 512))
+        close = 100 * sum(size <= 512 for size in sizes) / len(sizes)
         mean = statistics.fmean(sizes) / MIB
-        print(f"| {kind} | {len(sizes)} | {exact:.0f} | {close:.0f} | {mean:.2f} | {max(sizes) / MIB:.0f} |")
+        print(f"| {kind} | {len(sizes)} | {close:.0f} | {mean:.2f} | {max(sizes) / MIB:.0f} |")
 
 
 if __name__ == "__main__":

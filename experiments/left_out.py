@@ -60,7 +60,7 @@ class Row:
         return zlib.crc32(key.encode()) % PARTS
 
 
-def _measured(files: list[Path]) -> set[tuple[str, int]]:
+def measured_in(files: list[Path]) -> set[tuple[str, int]]:
     """Return the convolutions and batch sizes of measured steps."""
     return {
         (what.key, more[0])
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--without", type=Path, nargs="*", default=[], metavar="READINGS")
     options = parser.parse_args()
     about, *answers = map(json.loads, gzip.decompress(options.answers.read_bytes()).splitlines())
-    measured = _measured(options.without)
+    measured = measured_in(options.without)
     others = [answer for answer in answers if (answer["key"], answer["batch"]) not in measured]
     with multiprocessing.get_context("spawn").Pool() as pool:
         rows = [row for row in pool.imap(_asked, others, chunksize=256) if row is not None]

@@ -44,13 +44,13 @@ SHORTEST = {
     64 * 64: ((1056, 700), (600, 320)),
     128 * 64: ((1056, 640), (360, 320)),
     128 * 128: ((1024, 512), (320, 240)),
-    256 * 128: ((800, 440), (150, 180)),
+    256 * 128: ((800, 440), (320, 240)),
 }
 """Shortest part of a float32 sum, by the values of a tile: of any number of parts, and of a power of two.
 
 First where all tiles run at once, then in the last of several rounds.
 """
-MANY_PARTS, SHORTEST_OF_MANY, TILE_OF_MANY = 7, 200, 128 * 128
+MANY_PARTS, SHORTEST_OF_MANY = 7, {128 * 128: 200, 256 * 128: 148}
 """So many parts may be shorter in the last of several rounds, of tiles with so many values."""
 SPLITS_FROM = 8
 """Number of parts that fit from which sums of 16-bit values are split by their length alone."""
@@ -159,8 +159,8 @@ def _partial_sums(plan: Plan, one: Convolution, batch_size: int, direction: str,
         parts = _parts_in_16_bits(fit, summed, math.prod(tile), is_last=rounds > 0)
     else:
         parts = _parts(fit, summed, *SHORTEST[math.prod(tile)][rounds > 0])
-        many = min(fit, summed // SHORTEST_OF_MANY)
-        if rounds and math.prod(tile) == TILE_OF_MANY and many >= MANY_PARTS:
+        many = min(fit, summed // SHORTEST_OF_MANY.get(math.prod(tile), summed + 1))
+        if rounds and many >= MANY_PARTS:
             parts = max(parts, many)
     if parts <= 1:
         return 0
