@@ -84,7 +84,7 @@ def _asked(answer: dict[str, Any]) -> Row | None:
     library = _library()  # the same in each process
     one, batch, direction = Convolution.from_key(answer["key"]), answer["batch"], answer["direction"]
     listed, first = library.listed(one, batch, direction), library.plans(one, batch, direction, 1)
-    engine = answer.get("engine")
+    engine = int(answer.get("engine", -1))
     is_first = bool(first) and first[0].engine == engine
     family = NONE_LEFT_OUT if is_first else ENGINES.get(engine)
     return Row(one, batch, direction, listed, family) if listed and family else None
