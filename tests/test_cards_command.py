@@ -125,3 +125,11 @@ def test_a_wrong_request_is_one_line(capsys: pytest.CaptureFixture[str], more: l
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
     assert says in err
+
+
+@pytest.mark.parametrize("command", ["predict", "cards"])
+def test_help_names_engines_whose_time_is_predicted(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Captured ones, of which kernels were recorded: none that is compiled, tuned or launched in turn."""
+    assert stepcost([command, "--help"]) == 0
+    said = "".join(capsys.readouterr().out.split())  # which breaks names at their hyphens
+    assert "foritstime:graph,graph-channels-last,graph-fused,fast,fast-bf16(default:" in said

@@ -159,13 +159,13 @@ def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _add_time(parser: Parser, *, engine: str | None) -> None:
-    captured = ", ".join(name for name, row in ENGINES.items() if row.captured)
+    timed = ", ".join(name for name, row in ENGINES.items() if row.why_not_timed is None)
     said = "(default: memory alone)" if engine is None else "(default: %(default)s)"
     parser.add_argument(
         "--engine",
         default=engine,
         metavar="NAME",
-        help=f"how the step is launched for its time: {captured} {said}",
+        help=f"how the step is launched for its time: {timed} {said}",
     )
     parser.add_argument(
         "--price", metavar="CARD=MONEY,...", help="what an hour of a card costs: h100-80gb=2.50,a10=$0.60"
