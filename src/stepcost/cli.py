@@ -142,12 +142,12 @@ def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     Raises ``ValueError`` in one line.
     """
-    ways = value(options, "parallel")
+    ways = value(options, "parallel") or (ALONE,)
     gpus = value(options, "gpus")
     several = [way for way in ways if way != ALONE]
-    if several and gpus is None:
+    if several and not gpus:
         raise ValueError(f"--parallel {several[0]}: --gpus says how many GPUs share the step")
-    if gpus is not None and not several:
+    if gpus and not several:
         raise ValueError(f"--gpus {options.gpus}: without --parallel a step has one")
     fsdp = {field: value(options, field) for field in FSDP_OPTIONS}
     check_fsdp(ways, fsdp)
