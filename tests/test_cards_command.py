@@ -112,7 +112,7 @@ def test_the_answer_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
         (["--price", "h100-80gb"], "it takes h100-80gb=2.50"),
         (["--price", "a100=2"], "'a100' is not among the cards"),
         (["--price", "t4=1,t4=2"], "t4 has two prices"),
-        (["--price", "t4=cheap"], "is not a price"),
+        (["--price", "t4=cheap"], "'t4=cheap' is no price of a card; it takes h100-80gb=2.50"),
         (["--batch-size", "8,16"], "2 steps are asked about; cards takes one"),
         (["--engine", "eager"], "unknown name 'eager'"),
         (["--epoch", "0"], "not a whole number of 1 or more"),
@@ -125,3 +125,11 @@ def test_a_wrong_request_is_one_line(capsys: pytest.CaptureFixture[str], more: l
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
     assert says in err
+
+
+@pytest.mark.parametrize("command", ["predict", "cards"])
+def test_help_names_engines_whose_time_is_predicted(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Captured ones, of which kernels were recorded: none that is compiled, tuned or launched in turn."""
+    assert stepcost([command, "--help"]) == 0
+    said = "".join(capsys.readouterr().out.split())  # which breaks names at their hyphens
+    assert "foritstime:graph,graph-channels-last,graph-fused,fast,fast-bf16(default:" in said

@@ -142,12 +142,12 @@ def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     Raises ``ValueError`` in one line.
     """
-    ways = value(options, "parallel")
+    ways = value(options, "parallel") or (ALONE,)
     gpus = value(options, "gpus")
     several = [way for way in ways if way != ALONE]
-    if several and gpus is None:
+    if several and not gpus:
         raise ValueError(f"--parallel {several[0]}: --gpus says how many GPUs share the step")
-    if gpus is not None and not several:
+    if gpus and not several:
         raise ValueError(f"--gpus {options.gpus}: without --parallel a step has one")
     fsdp = {field: value(options, field) for field in FSDP_OPTIONS}
     check_fsdp(ways, fsdp)
@@ -159,13 +159,13 @@ def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _add_time(parser: Parser, *, engine: str | None) -> None:
-    captured = ", ".join(name for name, row in ENGINES.items() if row.captured)
+    timed = ", ".join(name for name, row in ENGINES.items() if row.why_not_timed is None)
     said = "(default: memory alone)" if engine is None else "(default: %(default)s)"
     parser.add_argument(
         "--engine",
         default=engine,
         metavar="NAME",
-        help=f"how the step is launched for its time: {captured} {said}",
+        help=f"how the step is launched for its time: {timed} {said}",
     )
     parser.add_argument(
         "--price", metavar="CARD=MONEY,...", help="what an hour of a card costs: h100-80gb=2.50,a10=$0.60"

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 HOUR_S = 3600
+NO_PRICE = "is no price of a card; it takes h100-80gb=2.50 for 2.50 an hour"
 _AN_HOUR = re.compile(r"([^\d\s.,:;/+-]{0,3})\s*(\d{1,9}(?:\.\d{1,9})?)\s*/\s*h")
 
 
@@ -48,12 +49,15 @@ def prices_of(text: str, cards: Collection[str]) -> dict[str, Price]:
     for part in filter(None, (one.strip() for one in text.split(","))):
         name, is_given, money = part.partition("=")
         if not is_given:
-            raise ValueError(f"{part!r} is no price of a card; it takes h100-80gb=2.50 for 2.50 an hour")
+            raise ValueError(f"{part!r} {NO_PRICE}")
         if name not in cards:
             raise ValueError(f"{name!r} is not among the cards {', '.join(cards)}")
         if name in found:
             raise ValueError(f"{name} has two prices")
-        found[name] = price_of(money if "/" in money else f"{money}/h")
+        try:
+            found[name] = price_of(money if "/" in money else f"{money}/h")
+        except ValueError:
+            raise ValueError(f"{part!r} {NO_PRICE}") from None
     if not found:
         raise ValueError(f"{text!r} names no price; it takes h100-80gb=2.50 for 2.50 an hour")
     return found

@@ -133,3 +133,11 @@ def test_layout_is_part_of_the_key(tensor, text):
     """How a tensor lies in memory decides which kernel is taken."""
     found = describe(torch.ops.aten.neg.default, (tensor,), {}, tensor)
     assert found.key == f"neg({text})"
+
+
+def test_a_look_up_moves_what_it_returns_and_not_its_table():
+    """Of an embedding's 100 rows, four are read and written: 128 bytes each way, and 32 of indices."""
+    table, rows = torch.empty(100, 8), torch.zeros(4, dtype=torch.int64)
+    made = torch.ops.aten.embedding.default(table, rows)
+    found = describe(torch.ops.aten.embedding.default, (table, rows), {}, made)
+    assert found.bytes == 128 + 128 + 32

@@ -43,5 +43,5 @@ def test_the_list_tells_dtypes_apart() -> None:
 def test_a_prediction_says_on_what_it_rests() -> None:
     """Three operators are named in one line, of more the number is."""
     assert rests_on([]) is None
-    assert rests_on(["a (float32)"]) == "it rests on what no GPU was asked: how a (float32) allocate"
+    assert rests_on(["a (float32)"]) == "it rests on what no GPU was asked: how a (float32) allocates"
     assert (rests_on(["e", "d", "c", "b", "a"]) or "").endswith("how a, b, c and 2 more allocate")

@@ -26,6 +26,18 @@ class Engine:
     compiled: bool = False
     """Forward and backward by ``torch.compile``, one compilation for each batch size."""
 
+    @property
+    def why_not_timed(self) -> str | None:
+        """Say why the time of its steps cannot be predicted; ``None`` where it can."""
+        if not self.captured:
+            return (
+                f"the time of engine {self.name} is the processor's, and varies by 17 % between processes "
+                "of one host: of captured engines (graph, fast) it is predicted"
+            )
+        if self.compiled or self.autotuned:
+            return f"of engine {self.name} no kernels were recorded: its time is not predicted"
+        return None
+
     def why_not(self, optimizer: str) -> str | None:
         """Say why this engine cannot run the optimizer of that name; ``None`` where it can."""
         row = find_optimizer(optimizer)

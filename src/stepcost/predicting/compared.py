@@ -48,4 +48,5 @@ def rests_on(uncompared: Iterable[str]) -> str | None:
     if not names:
         return None
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"it rests on what no GPU was asked: how {', '.join(names[:SHOWN])}{more} allocate"
+    allocate = "allocates" if len(names) == 1 else "allocate"
+    return f"it rests on what no GPU was asked: how {', '.join(names[:SHOWN])}{more} {allocate}"

@@ -74,12 +74,7 @@ def predict_time(request: Request, card: Card) -> StepTime:
     Raises ``ValueError`` with one line where that cannot be said: for an engine whose steps are not captured
     (the processor decides what those take), for a card without a table, and for what cannot be traced.
     """
-    table = table_of(card)
-    if table is None:
-        raise ValueError(
-            f"no operators' times were recorded on {card.gpu}: stepcost record times on one does"
-        )
-    return step_time(predict_parts(request, card), table)
+    return step_time(predict_parts(request, card), _recorded_on(card))
 
 
 def predict_busy(request: Request, card: Card) -> StepTime:
@@ -88,21 +83,14 @@ def predict_busy(request: Request, card: Card) -> StepTime:
     They are those of the same step captured (``graph``), without what lies between them, which the processor
     decides. Raises ``ValueError`` as ``predict_time`` does.
     """
-    table = table_of(card)
-    parts = predict_parts(replace(request, engine="graph"), card)  # which says where there is no table
-    assert table is not None
-    return step_time(parts, replace(table, gap_s=0.0))
+    parts = predict_parts(replace(request, engine="graph"), card)
+    return step_time(parts, replace(_recorded_on(card), gap_s=0.0))
 
 
 def predict_parts(request: Request, card: Card) -> list[Part]:
     """Predict each operator of a step on a card with a table; raises as ``predict_time`` does."""
     if (why_not := why_not_timed(request)) is not None:
         raise ValueError(why_not)
-    table = table_of(card)
-    if table is None:
-        raise ValueError(
-            f"no operators' times were recorded on {card.gpu}: stepcost record times on one does"
-        )
     times = _times(card)
     found = []
     for operator, _, module in operators_of(request, attention_on(card, version_of(torch.__version__))):
@@ -113,24 +101,23 @@ def predict_parts(request: Request, card: Card) -> list[Part]:
 
 def why_not_timed(request: Request) -> str | None:
     """Say why the time of a step cannot be predicted; ``None`` where it can."""
-    engine = ENGINES[request.engine]
-    if not engine.captured:
-        return (
-            f"the time of engine {request.engine} is the processor's, and varies by 17 % between processes "
-            "of one host: of captured engines (graph, fast) it is predicted"
-        )
-    if engine.compiled or engine.autotuned:
-        return f"of engine {request.engine} no kernels were recorded: its time is not predicted"
     if request.gpus > 1:
         return "the time of a step that several GPUs share is not predicted"
-    return None
+    return ENGINES[request.engine].why_not_timed
 
 
 @functools.cache
 def _times(card: Card) -> Times:
+    return Times(_recorded_on(card))
+
+
+def _recorded_on(card: Card) -> TimesTable:
     table = table_of(card)
-    assert table is not None
-    return Times(table)
+    if table is None:
+        raise ValueError(
+            f"no operators' times were recorded on {card.gpu}: stepcost record times on one does"
+        )
+    return table
 
 
 def step_time(parts: Sequence[Part], table: TimesTable) -> StepTime:
