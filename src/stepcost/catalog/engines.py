@@ -26,6 +26,11 @@ class Engine:
     compiled: bool = False
     """Forward and backward by ``torch.compile``, one compilation for each batch size."""
 
+    @property
+    def replays_operators(self) -> bool:
+        """Whether the step is captured with torch's own kernels, so that its operators' times are known."""
+        return self.captured and not (self.compiled or self.autotuned)
+
     def why_not(self, optimizer: str) -> str | None:
         """Say why this engine cannot run the optimizer of that name; ``None`` where it can."""
         row = find_optimizer(optimizer)
