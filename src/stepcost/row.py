@@ -137,6 +137,18 @@ class PredictedTime:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictedStep:
+    """Of a measured row, beside what was measured."""
+
+    step_s: float = stored("a step", default=REQUIRED)
+    step_low_s: float = stored("with `step_high_s` the interval it is expected in", default=REQUIRED)
+    step_high_s: float = stored("its other end", default=REQUIRED)
+    step_basis: str | None = stored("as of predicted rows")
+    recorded_torch: str | None = stored("torch under which its operators were recorded")
+    by_operator_s: dict[str, float] | None = stored("as `by_operator_s` of the row")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineStep:
     """Question 4."""
 
@@ -155,6 +167,14 @@ class EngineStep:
     )
     least_s: float | None = stored(
         "the longer of `least_bytes / copy_bytes_per_s` and `step_flops / matrix_flops_per_s`"
+    )
+    by_operator_s: dict[str, float] | None = stored(
+        "seconds of each operator of a captured step on the GPU, the largest first: its kernels were timed "
+        "in place, and which operator launched which follows from the step's trace "
+        "([prediction-time.md](prediction-time.md))"
+    )
+    predicted_step: PredictedStep | None = stored(
+        "what was predicted of that step, from operators that were recorded before this run"
     )
     losses: tuple[float, ...] | None = stored("loss of each step of one epoch in fp64")
     losses_eager: tuple[float, ...] | None = stored("the same of the eager engine")

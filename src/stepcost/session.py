@@ -217,13 +217,32 @@ class Session(Measurements):
     def engine_step(
         self, request: Request, time_rounds: TimeRounds, *, bounds: bool = True
     ) -> dict[str, Any]:
-        """Time a step as ``Measurements.engine_step`` does; add what bounds it, and ``least_s``."""
+        """Time a step as ``Measurements.engine_step`` does; add what bounds it, and ``least_s``.
+
+        Where its operators are known, what each takes and what was predicted is added too.
+        """
         step = super().engine_step(request, time_rounds, bounds=bounds)
         if not step["fits"] or not bounds:
             return step
         limits = self.limits(request.precision, request.batch_size)
         unread = {**step["unread"], **limits["unread"]}
+        if "in_place" in step:
+            limits |= self._beside(request, step.pop("in_place"), unread)
         return {**step, **limits, "least_s": least_s(step["least_bytes"], limits), "unread": unread}
+
+    def _beside(
+        self, request: Request, in_place: dict[str, Any] | None, unread: dict[str, str]
+    ) -> dict[str, Any]:
+        """Return what a measured step's operators take and what was predicted of it; else add why not."""
+        try:
+            # A child that ends with its answer: one that lived on could hold memory of the GPU.
+            with self.costs.of("predict measured steps"), self.worker(jobs.PREDICTION) as worker:
+                found: dict[str, Any] = worker.call("beside", request, self.machine.gpu, in_place)
+        except MeasureError as error:
+            unread["predicted_step"] = str(error)
+            unread.setdefault("by_operator_s", str(error))
+            return {}
+        return found
 
     def why_no_losses(self, gpus: int = 1) -> str | None:
         """Why losses in fp64 are not read here in so many processes; ``None`` where they are."""

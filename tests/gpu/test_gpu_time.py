@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from stepcost import jobs
 from stepcost.catalog.datasets import load_dataset
 from stepcost.measuring.instrument import Instrument
 from stepcost.measuring.training_runs import TrainingRuns
@@ -67,6 +68,20 @@ def test_busy_share_falls_with_a_planted_fault(planted, request_of):
     shares = Instrument(planted(None)).busy_shares(request)
     assert all(0 < share <= 1.02 for share in shares.values()), shares
     assert shares["study with copy"] < 0.9 * shares["study"], shares
+
+
+def test_operators_of_a_captured_step_add_up_to_its_kernels(planted, request_of, machine, rounds):
+    """Operators, by name as predicted, take what the profiler says of all kernels; convolutions the most."""
+    request = request_of("resnet18", "sgd", 64, engine="fast")
+    runs = planted(None)
+    step = runs.engine_step(request, rounds)
+    assert "by_operator_s" not in step["unread"], step["unread"]
+    with runs.worker(jobs.PREDICTION) as worker:
+        found = worker.call("beside", request, machine.gpu, step["in_place"])
+    taken, predicted = found["by_operator_s"], found["predicted_step"]["by_operator_s"]
+    assert sum(taken.values()) == pytest.approx(step["kernel_s"], rel=0.05), (taken, step)
+    assert next(iter(taken)) == "convolution_backward", taken
+    assert set(list(taken)[:5]) <= set(predicted), (taken, predicted)
 
 
 @pytest.fixture(scope="module")

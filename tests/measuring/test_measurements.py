@@ -24,6 +24,7 @@ ANSWERS = {
     "timed_steps": [0.1, 0.1, 0.1],
     "profiled": PROFILED,
     "clocks": {"sm_mhz": 1980},
+    "kernels": ({"calls": []}, None),
     "energy": ({"energy_j": 2.5}, {"temperature_steady": "why"}),
     "attempt": (7, 0.5),
 }
@@ -138,6 +139,25 @@ def test_engine_step_without_bounds_is_not_profiled():
     assert (step["fits"], step["energy_j"]) == (True, 2.5)
     assert "profiled" not in child.called
     assert not set(PROFILE) & set(step)
+
+
+@pytest.mark.parametrize(
+    ("launched", "asked"), [("graph", True), ("fast-bf16", True), ("eager", False), ("fast-compiled", False)]
+)
+def test_kernels_of_captured_steps_are_timed_last(launched, asked):
+    """Where a captured step replays torch's own kernels they are timed, after all that is not profiled."""
+    child = Child()
+    step = Measured(child).engine_step(replace(REQUEST, engine=launched), rounds_of([]))
+    assert (child.called[-1] == "kernels") is asked
+    assert step.get("in_place") == ({"calls": [], "step_s": 0.5} if asked else None)
+    assert "by_operator_s" not in step["unread"]
+
+
+def test_kernels_without_room_are_unread():
+    """A step that fits captured and not beside its capture keeps its row, which says why."""
+    step = Measured(Child("kernels")).engine_step(replace(REQUEST, engine="graph"), rounds_of([]))
+    assert (step["fits"], step["in_place"], step["kernels"]) == (True, None, 9.0)
+    assert step["unread"]["by_operator_s"] == str(NO_ROOM)
 
 
 @pytest.mark.parametrize("phase", ["prepare", "timed_steps", "step", "energy"])

@@ -13,6 +13,7 @@ from stepcost.report.page.drawing import Plot
 from stepcost.report.page.plots_accuracy import accuracy_by_engine
 from stepcost.report.page.plots_steps import step_by_engine
 from stepcost.report.terminal import print_answers
+from tests.report.handmade import NET
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +166,60 @@ def test_schedules_are_not_drawn_together():
     assert isinstance(accuracy_by_engine([runs[0], cosine[1]]), str)
     plot = accuracy_by_engine(cosine)
     assert "cosine schedule" in plot.caption
+
+
+PREDICTED = {
+    "step_s": 0.020,
+    "step_low_s": 0.019,
+    "step_high_s": 0.021,
+    "step_basis": "recorded on this card",
+    "recorded_torch": "2.11.0",
+    "by_operator_s": {"convolution_backward": 0.010, "batch_norm": 0.005, "relu_": 0.004},
+}
+"""Of a step of 20 ms, of which 1 lies between kernels."""
+
+
+def beside(median_s, **fields):
+    """A captured step that took so long beside that prediction."""
+    asked = NET | {"question": "4", "timed": "engine step", "engine": "graph", "batch_size": 8}
+    return asked | {"stats": {"median": median_s}, "predicted_step": PREDICTED} | fields
+
+
+def test_a_step_slower_than_predicted_says_by_which_operators():
+    """Of 3 ms more, 2 are of one operator and 0.9 of another; what is under a tenth is not named."""
+    taken = {"convolution_backward": 0.012, "batch_norm": 0.0059, "relu_": 0.004}
+    said = answer_of([beside(0.023, by_operator_s=taken)]).text
+    assert (
+        "0 of 1 steps lie within their predictions; batch 8 graph is 15.0 % slower than predicted (20.0 ms, "
+        "at most 21.0 ms; operators recorded on this card, torch 2.11.0): convolution_backward +2.00 ms, "
+        "batch_norm +0.900 ms."
+    ) in said
+
+
+def test_an_operator_in_place_of_another_is_named_with_it():
+    """One that is gone stands beside the one that came, and what no operator explains is between kernels."""
+    taken = {"convolution_backward": 0.010, "batch_norm_v2": 0.007, "relu_": 0.004}
+    said = answer_of([beside(0.023, by_operator_s=taken)]).text
+    assert said.rstrip(".").endswith(
+        ": batch_norm_v2 +7.00 ms, batch_norm -5.00 ms, between kernels +1.00 ms"
+    )
+
+
+def test_a_step_faster_than_predicted_says_so_too():
+    """Below the interval the other end is quoted."""
+    taken = {"convolution_backward": 0.008, "batch_norm": 0.005, "relu_": 0.004}
+    said = answer_of([beside(0.018, by_operator_s=taken)]).text
+    assert "10.0 % faster than predicted (20.0 ms, at least 19.0 ms;" in said
+    assert said.rstrip(".").endswith(": convolution_backward -2.00 ms")
+
+
+def test_operators_that_are_unread_say_why():
+    """Without the measured operators the difference is said, and why no operator is named."""
+    said = answer_of([beside(0.023, unread={"by_operator_s": "no room"})]).text
+    assert said.rstrip(".").endswith("; by which operators is unread: no room")
+
+
+@pytest.mark.parametrize("median_s", [0.019, 0.020, 0.021])
+def test_a_step_within_its_prediction_is_counted(median_s):
+    """Inside the interval, ends included, nothing is told apart."""
+    assert "1 of 1 steps lie within their predictions." in answer_of([beside(median_s)]).text

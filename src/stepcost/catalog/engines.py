@@ -27,6 +27,11 @@ class Engine:
     """Forward and backward by ``torch.compile``, one compilation for each batch size."""
 
     @property
+    def replays_operators(self) -> bool:
+        """Whether the step is captured with torch's own kernels, so that its operators' times are known."""
+        return self.captured and not (self.compiled or self.autotuned)
+
+    @property
     def why_not_timed(self) -> str | None:
         """Say why the time of its steps cannot be predicted; ``None`` where it can."""
         if not self.captured:
@@ -34,7 +39,7 @@ class Engine:
                 f"the time of engine {self.name} is the processor's, and varies by 17 % between processes "
                 "of one host: of captured engines (graph, fast) it is predicted"
             )
-        if self.compiled or self.autotuned:
+        if not self.replays_operators:
             return f"of engine {self.name} no kernels were recorded: its time is not predicted"
         return None
 

@@ -11,6 +11,7 @@ from stepcost.catalog.engines import ENGINES
 from stepcost.measuring.child import enter_phase
 from stepcost.measuring.configuration import Configuration
 from stepcost.measuring.launch import capture, warm_up
+from stepcost.measuring.timed_step import kernels_in_place
 from stepcost.reading import FORWARD
 from stepcost.step import bytes_of, tensors_in
 from stepcost.tensors import count_step
@@ -51,6 +52,16 @@ class EngineStep(Configuration):
             "least_bytes": self._least_bytes(kept_bytes),
             "unread": dict(self.unread),
         }
+
+    def kernels(self) -> tuple[dict[str, Any] | None, str | None]:
+        """Time each kernel of the captured step in place, with the operator that launched it in turn.
+
+        Returns what ``kernels_in_place`` does, or ``None`` and why the profiler could not tell.
+        """
+        try:
+            return kernels_in_place(self.step, self._work), None
+        except ValueError as error:
+            return None, str(error)
 
     def _kept_by_forward(self) -> int:
         """Bytes that forward leaves allocated for backward."""

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from stepcost import jobs
+from stepcost.catalog.engines import ENGINES
 from stepcost.costs import Costs
 from stepcost.failures import ChildKilled, MeasureError, OutOfMemory
 from stepcost.measuring.process import Worker
@@ -93,8 +94,8 @@ class Measurements:
         """Prepare the step of the request's engine in a fresh process, time it and measure its energy.
 
         Returns ``fits`` with what ``EngineStep.prepare`` tells, ``clocks``, energy and (with ``bounds``) the
-        figures of ``PROFILE``; without them, and with a ``reason``, where it runs out of memory. Raises
-        ``MeasureError``.
+        figures of ``PROFILE``, and the kernels ``in_place`` of an engine that replays operators; without
+        them, and with a ``reason``, where it runs out of memory. Raises ``MeasureError``.
         """
         started = time.perf_counter()
         part = "start a process and prepare an engine"
@@ -105,6 +106,10 @@ class Measurements:
                 with self.costs.of("measure the energy of the steps"):
                     energy, no_energy = worker.call("energy")
                 figures, unread = self._profile(worker, step_s) if bounds else ({}, {})
+                if figures and ENGINES[request.engine].replays_operators:
+                    in_place, why_not = self._kernels(worker, step_s)
+                    figures |= {"in_place": in_place}
+                    unread |= {"by_operator_s": why_not} if why_not else {}
         except OutOfMemory as error:
             return {"fits": False, "reason": str(error), "seconds": time.perf_counter() - started}
         unread = {**held["unread"], **no_energy, **unread}
@@ -163,13 +168,24 @@ class Measurements:
             raise ran_out
         return median_s
 
-    def _profile(
+    def _kernels(
         self, worker: Worker | Group, step_s: float | None
-    ) -> tuple[dict[str, float], dict[str, str]]:
+    ) -> tuple[dict[str, Any] | None, str | None]:
+        """Time the kernels of the captured step that a child holds; return them, or why they are unread."""
+        if step_s is None:
+            return None, "the step was not timed"
+        try:
+            with self.costs.of("time the kernels of captured steps"):
+                found, why_not = worker.call("kernels")
+        except OutOfMemory as error:  # launched in turn, beside its own capture, the step does not fit
+            return None, str(error)
+        return (None if found is None else found | {"step_s": step_s}), why_not
+
+    def _profile(self, worker: Worker | Group, step_s: float | None) -> tuple[dict[str, Any], dict[str, str]]:
         """Profile the steps of what a child holds; return the figures, and why they are unread."""
         try:
             with self.costs.of("profile the steps"):
-                figures: dict[str, float] = worker.call("profiled")
+                figures: dict[str, Any] = worker.call("profiled")
         except OutOfMemory as error:  # the step fits; the profiler's buffers alongside it do not
             return {}, dict.fromkeys(PROFILE, str(error))
         return figures | ({"gpu_busy_share": figures["gpu_busy_s"] / step_s} if step_s else {}), {}

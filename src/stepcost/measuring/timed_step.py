@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
 from unittest import mock
@@ -47,24 +47,33 @@ class TimedStep(Configuration):
         first = median(self.timed_steps(5))
         rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(TIMED_S / first)))
         seconds = self.timed_steps(rounds)
-        enter_phase("profiled replays")
-        in_place, span_s = replayed(self.step, REPLAYS)
-        enter_phase("profiled step")
-        with mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
-            # Models ask for that, and do otherwise: transformers makes masks that it leaves out elsewhere.
-            operators, in_turn = launched(self._work_and_wait)
-        found, unmatched = calls(operators, in_turn, in_place)
+        kernels = kernels_in_place(self.step, self._work)
         return {
             "step_s": median(seconds),
-            "span_s": span_s,
             "rounds": rounds,
-            "unmatched": unmatched,
             "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
-        } | compact(found)
+        } | kernels
 
-    def _work_and_wait(self) -> None:
-        self._work()
-        self._synchronize()
+
+def kernels_in_place(replay: Callable[[], object], work: Callable[[], object]) -> dict[str, Any]:
+    """Profile the kernels of a captured step in place, then learn their operators from ``work`` in turn.
+
+    Returns ``span_s`` and ``unmatched`` (``TimedStep.times``) with the calls of ``compact``. ``replay`` must
+    wait for the device. Raises ``ValueError`` with one line where the profiler does not see enough.
+    """
+    enter_phase("profiled replays")
+    in_place, span_s = replayed(replay, REPLAYS)
+
+    def work_and_wait() -> None:
+        work()
+        torch.cuda.synchronize()
+
+    enter_phase("profiled step")
+    with mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
+        # Models ask for that, and do otherwise: transformers makes masks that it leaves out elsewhere.
+        operators, in_turn = launched(work_and_wait)
+    found, unmatched = calls(operators, in_turn, in_place)
+    return {"span_s": span_s, "unmatched": unmatched} | compact(found)
 
 
 def compact(found: Iterable[Call]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting import predict
 from stepcost.predicting.largest import largest_batch
+from stepcost.predicting.times.beside import beside
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.validation import validation_line
 from stepcost.predicting.which_card import on_cards, row_of_time
@@ -30,6 +31,10 @@ class Prediction:
     def time(self, request: Request, card: str, engine: str, reading: Reading) -> dict[str, Any]:
         """Predict how long a step of that reading takes under an engine; return what a row stores of it."""
         return row_of_time(replace(request, engine=engine), CARDS[card], reading)
+
+    def beside(self, request: Request, gpu: str, in_place: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Predict a step that was measured on a GPU; return what its row stores of that and its operators."""
+        return beside(request, gpu, in_place)
 
     def predict(self, request: Request, card: str) -> Reading:
         """Predict the memory of one training configuration on a card of the catalog, in bytes."""

@@ -8,17 +8,16 @@ from typing import NamedTuple
 
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.operators import Operator
-from stepcost.predicting.times.family import name_of
+from stepcost.predicting.times.family import key_of, name_of
 from stepcost.predicting.times.step_time import (
     FROM_RATES,
     Part,
     StepTime,
     contributors,
     predict_parts,
-    predict_time,
     step_time,
 )
-from stepcost.predicting.times.table import table_of
+from stepcost.predicting.times.table import TimesTable, table_of
 from stepcost.request import Request
 
 LATENCY_S = 2e-6
@@ -29,6 +28,15 @@ SAME_CHIP, OTHER_CHIP = (0.95, 1.05), (0.7, 1.5)
 A card of another architecture reaches another share of its rates: of 16-bit products an H100 makes 82 % of
 what is published. No card but the H100 and the H200 was measured.
 """
+
+
+class OnCard(NamedTuple):
+    """A step on a card: what it takes, the operators that this rests on, and the table of those."""
+
+    time: StepTime
+    parts: Sequence[Part]
+    """In their order, with their seconds on the card that they were recorded on."""
+    table: TimesTable
 
 
 class Scaled(NamedTuple):
@@ -44,15 +52,17 @@ def time_on(request: Request, card: Card) -> StepTime:
 
     Raises ``ValueError`` with one line as ``predict_time`` does.
     """
-    if table_of(card) is not None:
-        return predict_time(request, card)
+    return step_on(request, card).time
+
+
+def step_on(request: Request, card: Card) -> OnCard:
+    """Predict as ``time_on`` does, and say of what operators; raises as it does."""
     with_tables = [one for one in CARDS.values() if table_of(one) is not None]
-    if not with_tables:
-        return predict_time(request, card)  # which says that there is none
-    recorded = min(with_tables, key=lambda one: (not is_same_chip(one, card), one.name))
+    recorded = min(with_tables, key=lambda one: (one != card, not is_same_chip(one, card), one.name))
     parts, table = _parts(request, recorded), table_of(recorded)
     assert table is not None
-    return from_rates(parts, step_time(parts, table), recorded, card)
+    found = step_time(parts, table)
+    return OnCard(found if recorded == card else from_rates(parts, found, recorded, card), parts, table)
 
 
 @functools.lru_cache(maxsize=4)
@@ -76,7 +86,7 @@ def from_rates(parts: Sequence[Part], step: StepTime, recorded: Card, card: Card
         low_s=low_s * doubt[0] * step.low_s / step.step_s,
         high_s=high_s * doubt[1] * step.high_s / step.step_s,
         basis=FROM_RATES,
-        contributors=contributors(there, lambda part: name_of(part.operator.key)),
+        contributors=contributors(there, lambda part: name_of(key_of(part.operator.key))),
         modules=contributors(there, lambda part: part.module),
     )
 

@@ -131,7 +131,7 @@ def step_time(parts: Sequence[Part], table: TimesTable) -> StepTime:
         low_s=step_s / (1 + doubt),
         high_s=step_s * (1 + doubt),
         basis=RECORDED,
-        contributors=contributors(parts, lambda one: name_of(one.operator.key)),
+        contributors=contributors(parts, lambda one: name_of(key_of(one.operator.key))),
         modules=contributors(parts, lambda one: one.module),
         recorded_share=recorded_s / busy_s if busy_s else 0.0,
         recorded_with=table.about["torch"],

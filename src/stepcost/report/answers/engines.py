@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stepcost.report.beside import outside_prediction
 from stepcost.report.rows import EAGER, Row, configuration, having, of_question, source_of
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
@@ -29,7 +30,9 @@ def by_engine(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
     failed = [f"batch {count(batch)} {engine}" for batch, engine in asked if (batch, engine) not in steps]
     too_large = f"Out of memory: {', '.join(failed)}." if failed else ""
     text = " ".join(
-        said for said in (fastest, _energy(list(steps.values())), too_large, _losses(rows)) if said
+        said
+        for said in (fastest, _energy(list(steps.values())), too_large, _beside(steps), _losses(rows))
+        if said
     )
     some = list(asked.values())
     table = Table(
@@ -94,6 +97,20 @@ def _gain(row: Row, eager: Row | None) -> str:
     if eager is None or eager is row:
         return ""
     return f", {significant(step_s(eager) / step_s(row), 2)} times as fast as {EAGER}"
+
+
+def _beside(steps: Mapping[tuple[int, str], Row]) -> str:
+    """Say how many measured steps lie where they were predicted, and of the others by which operators not."""
+    predicted = {key: row for key, row in steps.items() if row.get("predicted_step")}
+    if not predicted:
+        return ""
+    apart = [
+        f"batch {count(batch)} {engine} is {said}"
+        for (batch, engine), row in predicted.items()
+        if (said := outside_prediction(row, step_s(row)))
+    ]
+    inside = f"{len(predicted) - len(apart)} of {len(predicted)} steps lie within their predictions"
+    return f"{'; '.join([inside, *apart])}."
 
 
 def _energy(rows: Sequence[Row]) -> str:

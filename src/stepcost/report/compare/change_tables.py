@@ -18,12 +18,13 @@ def tables(found: Comparison) -> list[Table]:
     shown = [
         change
         for change in found.of("shown")
-        if "_bytes" not in change.figure and change.new is not None and _beyond_noise(change)
+        if "_bytes" not in change.figure and change.new is not None and change.is_beyond_noise
     ]
     if busy is not None:  # which has the step times
         shown = [change for change in shown if change.figure != "step_s"]
     made = [
         _changes("Worse", found.of("worse")),
+        _operators(found),
         _unmatched("Gone: rows of the base that the new side lacks", found.gone),
         _changes("Better", found.of("better")),
         _unmatched("New: rows that the base lacks", found.added),
@@ -35,12 +36,6 @@ def tables(found: Comparison) -> list[Table]:
         busy,
     ]
     return [table for table in made if table is not None]
-
-
-def _beyond_noise(change: Change) -> bool:
-    if change.interval is None:
-        return change.base != change.new
-    return not change.interval[0] <= 1 <= change.interval[1]
 
 
 def _changes(title: str, changes: Sequence[Change]) -> Table | None:
@@ -99,6 +94,29 @@ def growth(change: Change) -> str:
     if "_bytes" not in change.figure or change.base is None or change.new is None:
         return ""
     return f"{change.new - change.base:+,.0f}"
+
+
+def _operators(found: Comparison) -> Table | None:
+    """Return by which operators the steps changed."""
+    if not found.operators:
+        return None
+    shared, short = without_shared([one.row for one in found.operators])
+    return Table(
+        caption=f"Steps that changed, by operator{shared}; ms (milliseconds) of the GPU a step, measured on "
+        "both sides; growth is new - base",
+        columns=("row", "operator", "base", "new", "growth"),
+        rows=tuple(
+            (
+                name,
+                one.operator,
+                "none" if one.base_s is None else ms(one.base_s),
+                "none" if one.new_s is None else ms(one.new_s),
+                f"{'+' if one.growth_s > 0 else '-'}{ms(abs(one.growth_s))}",
+            )
+            for name, one in zip(short, found.operators, strict=True)
+        ),
+        label_columns=2,
+    )
 
 
 def _unmatched(title: str, rows: Sequence[Unmatched]) -> Table | None:

@@ -52,6 +52,13 @@ class Change:
         return self.new / self.base if self.base and self.new is not None else None
 
     @property
+    def is_beyond_noise(self) -> bool:
+        """Whether the sides differ, by more than their noise where the figure is noisy."""
+        if self.interval is None:
+            return self.base != self.new
+        return not self.interval[0] <= 1 <= self.interval[1]
+
+    @property
     def is_time(self) -> bool:
         """Whether it is a time, or a ratio of times."""
         return self.figure.endswith(("_s", "_ratio"))
@@ -83,6 +90,19 @@ class BusyPair:
 
 
 @dataclass(frozen=True)
+class OperatorPair:
+    """What an operator takes of a step that changed, on both sides; measured."""
+
+    row: str
+    operator: str
+    """Or what lies between kernels: the step less its operators."""
+    base_s: float | None
+    new_s: float | None
+    """``None`` where a side's step has no such operator."""
+    growth_s: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a comparison of two sides found."""
 
@@ -97,6 +117,8 @@ class Comparison:
     gone_is_worse: bool
     notes: tuple[str, ...] = ()
     busy: tuple[BusyPair, ...] = field(default=(), repr=False)
+    operators: tuple[OperatorPair, ...] = field(default=(), repr=False)
+    """Of steps that changed beyond noise, what they changed by."""
 
     def of(self, *verdicts: Verdict) -> list[Change]:
         """Return changes with one of these verdicts, the largest growth first."""

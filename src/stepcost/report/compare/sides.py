@@ -17,6 +17,7 @@ from stepcost.report.compare.matching import (
     repeated,
     rows_by_key,
 )
+from stepcost.report.compare.operators import operator_pairs, outside_predictions
 from stepcost.report.compare.result import BUILD, CannotCompareError, Change, Comparison, Unmatched
 from stepcost.report.compare.times import FALSE_ALARM, SMALLEST_EFFECT, busy_pairs, of_time
 from stepcost.report.compare.tolerances import DEFAULT_RULES, FieldRule, of_bytes, of_fit, of_search
@@ -84,8 +85,15 @@ def compare_sides(base: Sequence[Run], new: Sequence[Run], rules: Rules | None =
         added=tuple(Unmatched(label(row), nearest(row, gone)) for row in added),
         gone=tuple(Unmatched(label(row), nearest(row, added)) for row in gone),
         gone_is_worse=rules.gone_is_worse,
-        notes=(*notes, *_sources_apart(gone, added), *_of_the_runs(base, new), *_other_models(pairs)),
+        notes=(
+            *notes,
+            *outside_predictions(pairs),
+            *_sources_apart(gone, added),
+            *_of_the_runs(base, new),
+            *_other_models(pairs),
+        ),
         busy=tuple(busy_pairs(pairs)),
+        operators=tuple(operator_pairs(pairs, times)),
     )
 
 
