@@ -85,7 +85,13 @@ FLAGS_WRONG = {
         "",
     ): "--parallel ddp: --gpus says how many GPUs share the step",
     ("small-cnn", "--parallel", "", "--gpus", "2"): "--gpus 2: without --parallel a step has one",
-    ("small-cnn", "--parallel", "ddp", "--gpus", "1"): "--gpus: '1' is not a whole number of 2 or more",
+    (
+        "small-cnn",
+        "--parallel",
+        "ddp",
+        "--gpus",
+        "1",
+    ): "--gpus 1: 1 is of --parallel none, ddp takes 2 or more",
     ("small-cnn", "--parallel", "dp", "--gpus", "2"): "--parallel: unknown name 'dp'; did you mean ddp?",
     ("gtp2",): "unknown model 'gtp2': did you mean gpt2?",
 }

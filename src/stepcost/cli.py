@@ -16,7 +16,7 @@ from stepcost.catalog.cards import CARDS, find_card
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.models import kind_of
 from stepcost.command_line import Parser, add_flag, add_step, command, steps_asked, value
-from stepcost.flags import names_of, one_of, whole
+from stepcost.flags import names_of, one_of, whole, wholes
 from stepcost.price import price_of, prices_of
 from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, step_named
 from stepcost.settings import check_fsdp
@@ -61,17 +61,7 @@ def _add_predict(commands: Any) -> None:
         "named), 1 it does not or that cannot be said, 2 a wrong request.",
     )
     add_step(parser)
-    add_flag(
-        parser,
-        "parallel",
-        default=ALONE,
-        help=f"how several GPUs share the step: comma-separated, from {', '.join(PARALLEL)}, or all",
-    )
-    add_flag(
-        parser, "gpus", default=None, help="how many GPUs share it: comma-separated; the batch is of each"
-    )
-    for field in FSDP_OPTIONS:
-        add_flag(parser, field, default=None)
+    _add_shared(parser)
     add_flag(
         parser, "card", default=None, help=f"where it would run: comma-separated, from {', '.join(CARDS)}"
     )
@@ -89,6 +79,21 @@ def _add_predict(commands: Any) -> None:
         "--activations", action="store_true", help="also which modules keep most for backward"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+
+
+def _add_shared(parser: Parser) -> None:
+    names = ", ".join(PARALLEL)
+    add_flag(
+        parser,
+        "parallel",
+        default=ALONE,
+        help=f"how several GPUs share the step: comma-separated, from {names}, or all",
+    )
+    add_flag(
+        parser, "gpus", default=None, help="how many GPUs share it: comma-separated; the batch is of each"
+    )
+    for field in FSDP_OPTIONS:
+        add_flag(parser, field, default=None)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -143,18 +148,21 @@ def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
     Raises ``ValueError`` in one line.
     """
     ways = value(options, "parallel") or (ALONE,)
-    gpus = value(options, "gpus")
+    gpus = value(options, "gpus", wholes(1)) if options.gpus else ()
     several = [way for way in ways if way != ALONE]
+    numbers = [number for number in gpus if number > 1]
+    if numbers and not several:
+        raise ValueError(f"--gpus {options.gpus}: without --parallel a step has one")
     if several and not gpus:
         raise ValueError(f"--parallel {several[0]}: --gpus says how many GPUs share the step")
-    if gpus and not several:
-        raise ValueError(f"--gpus {options.gpus}: without --parallel a step has one")
+    if several and (not numbers or (1 in gpus and ALONE not in ways)):
+        raise ValueError(f"--gpus {options.gpus}: 1 is of --parallel {ALONE}, {several[0]} takes 2 or more")
     fsdp = {field: value(options, field) for field in FSDP_OPTIONS}
     check_fsdp(ways, fsdp)
     return [
         {"parallel": way, "gpus": number} | (fsdp if way == FSDP2 else {})
         for way in ways
-        for number in ((1,) if way == ALONE else gpus)
+        for number in ((1,) if way == ALONE else numbers)
     ]
 
 
@@ -184,10 +192,12 @@ def _add_cards(commands: Any) -> None:
         "cards",
         _cards,
         "Which card? Predict one training step on every card of the catalog, without a GPU: whether it fits, "
-        "the largest batch, milliseconds, and the time and price of an epoch. Exit code: 0 it fits one at "
+        "the largest batch, milliseconds, and the time and price of an epoch; or, shared by several GPUs, "
+        "what each holds and the price of an hour. Exit code: 0 it fits one at "
         "least, 1 it is said to fit none, 2 a wrong request.",
     )
     add_step(parser)
+    _add_shared(parser)
     add_flag(parser, "card", default=",".join(CARDS), help="which cards: comma-separated")
     _add_time(parser, engine="graph")
     parser.add_argument("--torch", metavar="VERSION", help="with which torch (default: the one installed)")
@@ -199,34 +209,49 @@ def _cards(options: argparse.Namespace) -> int:
     prices = {} if options.price is None else prices_of(options.price, names)
     epoch = whole(1)("--epoch", options.epoch)
     engine = one_of(name for name, row in ENGINES.items() if row.captured)("--engine", options.engine)
+    shared = _shared(options)
+    several = any(way["gpus"] > 1 for way in shared)
+    for name in ("engine", "epoch"):
+        if several and getattr(options, name) != options.parser.get_default(name):
+            raise ValueError(f"--{name}: times are predicted of one GPU, not of several that share a step")
     from stepcost.predicting.answer import prints_to_stderr  # noqa: PLC0415 (torch: --help does without)
     from stepcost.predicting.torch_versions import installed_torch, version_of  # noqa: PLC0415 (see above)
     from stepcost.predicting.validation import validation_line  # noqa: PLC0415 (see above)
-    from stepcost.predicting.which_card import on_cards  # noqa: PLC0415 (see above)
-    from stepcost.report.answers.cards import sentences, table_of, with_epochs  # noqa: PLC0415 (see above)
+    from stepcost.predicting.which_card import on_cards, shared_on_cards  # noqa: PLC0415 (see above)
+    from stepcost.report.answers import arrangements, cards  # noqa: PLC0415 (see above)
     from stepcost.report.terminal import print_table  # noqa: PLC0415 (see above)
+    from stepcost.row import described  # noqa: PLC0415 (see above)
 
     torch_version = options.torch or installed_torch()
+    predicted: dict[str, Any] = {"torch_version": torch_version}
     with prints_to_stderr():
-        asked = steps_asked(options, kind_of(options.model))
-        if len(asked) > 1:
-            raise ValueError(f"{len(asked)} steps are asked about; cards takes one, predict takes several")
-        with tqdm(total=len(names), desc="cards", leave=False, disable=None) as bar:
-            rows = on_cards(
-                asked[0],
-                [CARDS[name] for name in names],
-                torch_version=torch_version,
-                engine=engine,
-                on_card=lambda _: bar.update(),
-            )
+        asked = steps_asked(options, kind_of(options.model), shared)
+        if (steps := len(asked) // len(shared)) > 1:
+            raise ValueError(f"{steps} steps are asked about; cards takes one, predict takes several")
+        with tqdm(total=len(names) * len(asked), desc="cards", leave=False, disable=None) as bar:
+            predicted |= {"cards": [CARDS[name] for name in names], "on_card": lambda _: bar.update()}
+            if several:
+                rows = shared_on_cards(asked, **predicted)
+            else:
+                rows = on_cards(asked[0], engine=engine, **predicted)
     if options.json:
-        print(json.dumps({"torch": torch_version, "cards": with_epochs(rows, prices, epoch)}))
+        found = (
+            {"arrangements": arrangements.with_hours(rows, prices)}
+            if several
+            else {"cards": cards.with_epochs(rows, prices, epoch)}
+        )
+        print(json.dumps({"torch": torch_version, **found}))
     else:
-        print(validation_line(asked[0], None, version_of(torch_version)))
-        for line in sentences(rows, prices, epoch):
-            print(line)
-        print()
-        print_table(table_of(rows, prices, epoch), sys.stdout)
+        version = version_of(torch_version)
+        if several:
+            validated = ((described(one), validation_line(one, None, version)) for one in asked)
+            lines = [*arrangements.by_way(validated), *arrangements.sentences(rows, prices)]
+            table = arrangements.table_of(rows, prices)
+        else:
+            lines = [validation_line(asked[0], None, version), *cards.sentences(rows, prices, epoch)]
+            table = cards.table_of(rows, prices, epoch)
+        print("\n".join(lines), end="\n\n")
+        print_table(table, sys.stdout)
     return 0 if any(row["fits"] for row in rows) else 1
 
 

@@ -15,7 +15,7 @@ from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.trace import Trace
-from stepcost.predicting.traces import Size, Traces, traces_of
+from stepcost.predicting.traces import Size, Traces, runs_of, traces_of
 from stepcost.predicting.validation import NO_RUN, is_validated
 from stepcost.predicting.workspaces import workspaces_on
 from stepcost.request import Request, why_not_predicted_on
@@ -106,7 +106,7 @@ def _most(
 
     def fits(number: int, room_bytes: int, trace: Callable[[int], Sequence[Trace]]) -> bool:
         try:
-            runs = trace(number)
+            runs = runs_of(trace(number))
         except ValueError:
             if number == 1:  # batch norm cannot train on a single value
                 return False

@@ -65,12 +65,12 @@ def predict_in_full(
     *,
     torch_version: str = torch.__version__,
     workload: Workload | None = None,
-    traced: Trace | None = None,
+    traces: Sequence[Trace] | None = None,
 ) -> Prediction:
     """Predict as ``predict`` does; return the reading with the activations by module and the workspaces.
 
-    ``workload`` is what is trained; by default, what the request names. ``traced`` is its trace as the card
-    runs it, where that was made already.
+    ``workload`` is what is trained; by default, what the request names. ``traces`` are those of its GPUs, as
+    the card runs them, where they were made already.
     """
     if card is not None and (why_not := why_not_predicted_on(card, request)):
         raise ValueError(why_not)
@@ -83,10 +83,10 @@ def predict_in_full(
         return _predicted(traced, workspaces, request=request, card=card, version=version, started=started)
 
     if request.gpus == 1:
-        return predicted(traced or trace_run(request, **asked))
+        return predicted(traces[0] if traces else trace_run(request, **asked))
     communicator = None if card is None else communicator_bytes(card, request.gpus, version)
     card = None if card is None else card_among(card, request.gpus, version)
-    traces = trace_ranks(request, **asked)
+    traces = traces or trace_ranks(request, **asked)
     found = {key: predicted(one) for key, one in {id(one): one for one in traces}.items()}
     ranks = [
         of_rank(found[id(one)].reading, bucket_bytes=one.bucket_bytes, communicator_bytes=communicator)

@@ -62,7 +62,7 @@ class Line:
 class Traces:
     """What a step does at each of its sizes, traced once at each; ``make(number)`` traces it.
 
-    A step of several GPUs has a trace for each of them, and for each time at which one may let a bucket go.
+    A step of several GPUs has a trace for each of them, in order.
     """
 
     def __init__(self, make: Callable[[int], Sequence[Trace]]) -> None:
@@ -113,7 +113,7 @@ def traces_of(
 
         def make(number: int, attention: Attention = compared) -> list[Trace]:
             changed: dict[str, Any] = {field: number}
-            return _runs(replace(request, **changed), attention)
+            return _by_rank(replace(request, **changed), attention)
 
         traces = Traces(make)
         if len(compared.alike) > 1:
@@ -123,11 +123,16 @@ def traces_of(
     return found
 
 
-def _runs(request: Request, attention: Attention) -> list[Trace]:
+def runs_of(traces: Iterable[Trace]) -> list[Trace]:
+    """Return what may happen on any GPU: of alike ones once, and for each time at which a bucket may go."""
+    ranks = {id(one): one for one in traces}
+    return [replace(one, events=events) for one in ranks.values() for events in (one.events, *one.otherwise)]
+
+
+def _by_rank(request: Request, attention: Attention) -> list[Trace]:
     if request.gpus == 1:
         return [trace_run(request, attention=attention)]
-    ranks = {id(one): one for one in trace_ranks(request, attention=attention)}
-    return [replace(one, events=events) for one in ranks.values() for events in (one.events, *one.otherwise)]
+    return trace_ranks(request, attention=attention)
 
 
 def _parted(events: list[Event]) -> tuple[list[tuple[str, Any]], list[tuple[int, ...]]]:

@@ -1,8 +1,8 @@
-"""A step on every card: whether it fits, the largest batch, and how long it would take."""
+"""A step on every card: whether it fits, the largest batch, how long it would take; or shared by several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from stepcost.predicting.largest import largest_batch
 from stepcost.predicting.prediction import predict_in_full
 from stepcost.predicting.times.from_rates import time_on
 from stepcost.predicting.torch_versions import version_of
-from stepcost.predicting.traces import traces_of
+from stepcost.predicting.traces import Traces, traces_of
 from stepcost.reading import Reading
 from stepcost.request import Request, why_not_predicted_on
 from stepcost.row import described, measured
@@ -31,27 +31,54 @@ def on_cards(
     not predicted for, ``unread`` says why. ``on_card`` is called before each. Raises ``ValueError`` with one
     line for what cannot be built or traced.
     """
-    version = version_of(torch_version)
     launched = replace(request, engine=engine)
+    rows = []
+    for card, row, found in _predicted(request, cards, torch_version, on_card):
+        if found is not None:
+            reading, traces = found
+            largest = largest_batch(request, card, torch_version=torch_version, traces=traces)
+            rows.append(row | asdict(largest) | row_of_time(launched, card, reading))
+        else:
+            rows.append(row)
+    return rows
+
+
+def shared_on_cards(
+    requests: Iterable[Request],
+    cards: Iterable[Card],
+    *,
+    torch_version: str,
+    on_card: Callable[[Card], object] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Predict the memory of a step that several GPUs share, each of ``requests`` on each card, in that order.
+
+    Rows are as those of ``on_cards``, of the fullest GPU and with all of them in ``ranks``; they have no
+    largest batch and no time. Raises ``ValueError`` as it does.
+    """
+    cards = list(cards)
+    return [row for request in requests for _, row, _ in _predicted(request, cards, torch_version, on_card)]
+
+
+def _predicted(
+    request: Request, cards: Iterable[Card], torch_version: str, on_card: Callable[[Card], object]
+) -> Iterator[tuple[Card, dict[str, Any], tuple[Reading, Traces] | None]]:
+    """Yield what is stored of a step's memory on each card, most memory first, and what that was read from.
+
+    That is ``None`` where such a step is not predicted for the card.
+    """
     ordered = sorted(cards, key=lambda card: -card.total_bytes)
     refused = {card: why_not_predicted_on(card, request) for card in ordered}
-    traces = traces_of(request, [card for card in ordered if refused[card] is None], version)
-    rows = []
+    predicted = [card for card in ordered if refused[card] is None]
+    traces = traces_of(request, predicted, version_of(torch_version))
     for card in ordered:
         on_card(card)
         row = described(request) | {"question": "7", "source": "predicted", "card": card.name}
         if (why_not := refused[card]) is not None:
-            rows.append(row | {"fits": None, "unread": {"fits": why_not}})
+            yield card, row | {"fits": None, "unread": {"fits": why_not}}, None
             continue
-        own = traces[card]
-        reading = predict_in_full(
-            request, card, torch_version=torch_version, traced=own.at(request.batch_size)[0]
-        ).reading
-        row |= measured(reading) | asdict(
-            largest_batch(request, card, torch_version=torch_version, traces=own)
-        )
-        rows.append(row | row_of_time(launched, card, reading))
-    return rows
+        own = traces[card].at(request.batch_size)
+        reading = predict_in_full(request, card, torch_version=torch_version, traces=own).reading
+        yield card, row | measured(reading), (reading, traces[card])
 
 
 def row_of_time(launched: Request, card: Card, reading: Reading) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def timed(steps: Iterable[Row]) -> list[Row]:
 def sentences(steps: Sequence[Row], prices: Prices | None = None, epoch: int = EPOCH) -> list[str]:
     """Say which cards a step fits, which is the fastest and the cheapest, and of which nothing is known."""
     have_time, prices = timed(steps), prices or {}
-    said = [_which_fit(steps)]
+    said = [which_fit(steps)]
     if have_time:
         said.append(
             _best("Fastest", have_time, lambda _, step_s: step_s, lambda _, s: f"{duration(s)} a step")
@@ -72,8 +72,8 @@ def sentences(steps: Sequence[Row], prices: Prices | None = None, epoch: int = E
                 lambda row, step_s: f"{price_of(row).of(epoch_s(row, step_s, epoch))} an epoch",
             )
         )
-    said += [f"{names}: {why}." for why, names in _reasons(steps, "fits", refused=True).items()]
-    no_time = _reasons(steps, "step_s", refused=False)
+    said += [f"{names}: {why}." for why, names in reasons(steps, "fits", refused=True).items()]
+    no_time = reasons(steps, "step_s", refused=False)
     if have_time:
         said += [f"No time of {names}: {why}." for why, names in no_time.items()]
     elif no_time:  # what is so of the first card is so of all
@@ -91,11 +91,35 @@ def fits_said(row: Row) -> str:
         unmeasured = row.get("context_likely_bytes") is not None
         return ("worst case" if unmeasured else "yes") if row["fits"] else "no"
     if not any(row.get(f"largest_batch{end}") is not None for end in ("", "_at_least", "_at_most")):
-        return "refused"
+        return _fits_by_room(row) if row.get("peak_allocated_bytes") is not None else "refused"
     likely, batch = row.get("largest_batch_likely") or (), row["batch_size"]
     if likely and batch <= min(likely):
         return "likely"
     return "likely not" if len(likely) > 1 and batch > max(likely) else "unknown"
+
+
+def _fits_by_room(row: Row) -> str:
+    """Say the same where no largest batch was looked for: by the room that is likely left on each GPU.
+
+    Close to the end it is ``unknown`` sooner: what finds less room may be given back or done without.
+    """
+    if not row.get("context_likely_bytes"):
+        return "unknown"
+    card, (least, most) = CARDS[row["card"]], row["context_likely_bytes"]
+    low, high = card.driver_range_bytes
+    if most_reserved_bytes(row) <= card.total_bytes - most - high:
+        return "likely"
+    return "likely not" if row["peak_allocated_bytes"] > card.total_bytes - least - low else "unknown"
+
+
+def most_reserved_bytes(row: Row) -> int:
+    """Return what the fullest GPU reserves at most, whenever buckets are given back."""
+    held = row.get("ranks") or [row]
+    return max(size for one in held for size in _reserved(one))
+
+
+def _reserved(held: Mapping[str, Any]) -> Sequence[int]:
+    return held.get("peak_reserved_likely_bytes") or (held["peak_reserved_bytes"],)
 
 
 def largest_said(row: Row) -> str:
@@ -178,7 +202,8 @@ def _time_cells(row: Row, prices: Prices | None, epoch: int) -> list[str]:
     return [*cells, SHORT.get(basis, basis)]
 
 
-def _which_fit(steps: Sequence[Row]) -> str:
+def which_fit(steps: Sequence[Row]) -> str:
+    """Say which cards a step fits, likely fits, does not fit, and of which nothing can be said."""
     words = {row["card"]: fits_said(row) for row in steps}
 
     def names(word: str) -> str:
@@ -190,14 +215,14 @@ def _which_fit(steps: Sequence[Row]) -> str:
     return f"{'; '.join(parts)}."
 
 
-def _reasons(steps: Sequence[Row], field: str, *, refused: bool) -> dict[str, str]:
+def reasons(steps: Sequence[Row], field: str, *, refused: bool) -> dict[str, str]:
     """Return why a field is unread, each reason with the cards of which that is so."""
-    cards: dict[str, list[str]] = {}
+    cards: dict[str, dict[str, None]] = {}
     for row in steps:
         why = (row.get("unread") or {}).get(field)
         if why and (fits_said(row) == "refused") is refused:
-            cards.setdefault(why, []).append(row["card"])
-    return {why: listed(names) for why, names in cards.items()}
+            cards.setdefault(why, {})[row["card"]] = None
+    return {why: listed([*names]) for why, names in cards.items()}
 
 
 def _best(
