@@ -31,8 +31,8 @@ RECORDED: Ranges = {
 }
 """Lowest and highest of predicted / measured - 1 over 43 runs with every convolution in the table."""
 BY_CUDNN: Ranges = {"peak_allocated_bytes": (-0.0021, 0.0026), "peak_reserved_bytes": (-0.0135, 0.0232)}
-"""Lowest and highest over 120 runs with no table, each asked of cuDNN (``--leave-out table``); 20 of them were
-predicted before they were measured."""
+"""Lowest and highest over 120 runs with no table, each asked of cuDNN (``--leave-out table``); 20 of them
+were predicted before they were measured."""
 OTHER_BATCHES: Ranges = {"peak_allocated_bytes": (-0.0101, 0.0073), "peak_reserved_bytes": (-0.1647, 0.041)}
 """Lowest and highest over 45 runs with each estimated from other batch sizes (``--leave-out batch``)."""
 OTHER_CONVOLUTIONS: Ranges = {"peak_allocated_bytes": (-0.418, 0.293), "peak_reserved_bytes": (-0.522, 0.278)}
