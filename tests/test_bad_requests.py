@@ -66,6 +66,9 @@ CONFIGS: dict[str, tuple[Any, str]] = {
 }
 FLAGS_WRONG = {
     ("gpt2", "--sequence-length", "2048"): "--sequence-length 2,048: gpt2 has positions for 1,024 tokens",
+    ("gpt2", "--image-size", "64"): "--image-size 64: gpt2 takes no images",
+    ("small-cnn", "--sequence-length", "64"): "--sequence-length 64: small-cnn takes images, not sequences",
+    ("small-cnn", "--epoch", "9"): "--epoch needs --engine: of a captured step the time is predicted",
     ("gpt2", "--channels-last"): "--channels-last: it orders images, and gpt2 takes none",
     ("small-cnn", "--attention", "flash"): "its kernels take bf16 or fp16; --precision bf16 casts to it",
     ("small-cnn", "--checkpoint=Nope"): "small-cnn has no such module, only AdaptiveAvgPool2d, BatchNorm2d",

@@ -22,6 +22,7 @@ from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, step_na
 from stepcost.settings import check_fsdp
 
 RECORD_TIMES = "record times"
+USUAL_EPOCH = "50000"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,6 +103,8 @@ def _predict(options: argparse.Namespace) -> int:
     epoch = whole(1)("--epoch", options.epoch)
     if options.price is not None and options.engine is None:
         raise ValueError("--price needs --engine: of a captured step the time is predicted")
+    if options.epoch != USUAL_EPOCH and options.engine is None:
+        raise ValueError("--epoch needs --engine: of a captured step the time is predicted")
     import torch  # noqa: PLC0415 (see above)
 
     from stepcost.predicting.answer import (  # noqa: PLC0415 (torch: --help does without)
@@ -180,7 +183,7 @@ def _add_time(parser: Parser, *, engine: str | None) -> None:
     )
     parser.add_argument(
         "--epoch",
-        default="50000",
+        default=USUAL_EPOCH,
         metavar="N",
         help="images, sequences or examples in an epoch (default: %(default)s, as CIFAR-10 has)",
     )

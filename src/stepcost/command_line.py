@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from stepcost.catalog.kinds import TOKENS
+from stepcost.catalog.kinds import IMAGES, TOKENS
 from stepcost.catalog.precisions import PRECISIONS
 from stepcost.flags import Flag, Reader, names_of, whole
 from stepcost.request import BLOCKS, Request, without_images
@@ -82,6 +82,17 @@ def add_step(parser: Parser) -> None:
         add_flag(parser, field, default=FLAGS[field].default)
 
 
+def _check_sizes(options: argparse.Namespace, kind: str) -> None:
+    """Refuse a size that was asked of what has none, rather than leave it out without a word."""
+    usual = {"image_size": "32", "sequence_lengths": FLAGS["sequence_lengths"].default}
+    if kind == TOKENS and options.image_size != usual["image_size"]:
+        raise ValueError(f"--image-size {options.image_size}: {options.model} takes no images")
+    if kind == IMAGES and options.sequence_lengths != usual["sequence_lengths"]:
+        raise ValueError(
+            f"--sequence-length {options.sequence_lengths}: {options.model} takes images, not sequences"
+        )
+
+
 def steps_asked(
     options: argparse.Namespace, kind: str, shared: Sequence[Mapping[str, Any]] = ({},)
 ) -> list[Request]:
@@ -90,6 +101,7 @@ def steps_asked(
     ``shared`` says how several GPUs share a step, by the request's fields. Raises ``ValueError`` in one line
     for what makes no sense.
     """
+    _check_sizes(options, kind)
     step = {field: value(options, field) for field in STEP_FLAGS}
     lengths = value(options, "sequence_lengths") if kind == TOKENS else (None,)
     return [

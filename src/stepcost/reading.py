@@ -213,4 +213,17 @@ def as_one(readings: Sequence[Reading]) -> Reading:
         ranks=tuple(rank for one in readings for rank in one.ranks),
         seconds=max((one.seconds for one in readings if one.seconds), default=None),
         unread=unread | most.unread,
+        peak_allocated_likely_bytes=_range_of_fullest(readings, "peak_allocated"),
+        peak_reserved_likely_bytes=_range_of_fullest(readings, "peak_reserved"),
     )
+
+
+def _range_of_fullest(readings: Sequence[Reading], peak: str) -> tuple[int, int] | None:
+    """Return from where to where the highest of the ranks' peaks likely is; ``None`` where none is a range."""
+    ranges = [
+        getattr(one, f"{peak}_likely_bytes") or (getattr(one, f"{peak}_bytes"),) * 2 for one in readings
+    ]
+    if all(getattr(one, f"{peak}_likely_bytes") is None for one in readings):
+        return None
+    lows, highs = zip(*(one for one in ranges if None not in one), strict=True)
+    return max(lows), max(highs)

@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,10 @@ def test_the_row_is_of_the_rank_that_reserves_most():
     assert [rank.peak_reserved_bytes for rank in found.ranks] == [2, 5, 5, 1]
     assert found.unread == {"ledger": "why", "process_bytes": "no"}
     assert found.seconds == 5.0
+    assert found.peak_reserved_likely_bytes is None, "no rank has a range"
+
+
+def test_the_range_is_of_the_fullest_whichever_it_is():
+    """Of ranks of 5, of 4 to 7 and of 6 to 6 the fullest holds 6 to 7: the most of their ends."""
+    ranks = [reading(5), replace(reading(4), peak_reserved_likely_bytes=(4, 7)), reading(6)]
+    assert as_one(ranks).peak_reserved_likely_bytes == (6, 7)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from stepcost.report.answers.ranks import AT_MOST
 from stepcost.report.compare.matching import identity
 from stepcost.report.first_lines import first_lines
 from stepcost.report.load import Run
@@ -150,6 +151,8 @@ def test_numbers_of_gpus_stand_side_by_side():
     found = answer("6", both)
     assert "of 2, 4 GPUs" in found.text
     assert "ddp on 4 1,750.0 MB and ddp on 2 1,900.0 MB" in found.text
+    both[1][AT_MOST] = [875_000_000, 990_000_000]  # of 900 reserved
+    assert "ddp on 4 1,750.0 MB or up to 1,840.0 MB where time decides" in answer("6", both).text
     assert [line[:2] for line in found.table.rows][2:] == [("ddp on 4", "0 to 2"), ("ddp on 4", "3")]
     assert cell(found, "at most", "ddp on 4", "3") == "990.0"
     plot = memory_by_rank(Run(name="ranks", path=Path("ranks.json"), rows=tuple(both)))

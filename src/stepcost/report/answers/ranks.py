@@ -113,10 +113,21 @@ def by_strategy(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
 def _said(row: Row, alone: Row | None, field: str) -> str:
     """Say ``1,234.0 MB, 45.0 % of one GPU's, in 1.30 times the time``."""
     text = mb(row[field])
+    if (most := _likely_most(row, field)) is not None:
+        text += f" or up to {mb(most)} where time decides"
     if alone is not None and alone.get(field):
         text += f", {percent(row[field] / alone[field])} of that"
     ratio = times_alone(row, alone)
     return text if ratio is None else f"{text} in {significant(ratio)} times the time"
+
+
+def _likely_most(row: Row, field: str) -> int | None:
+    """Return what a figure of the fullest GPU may be at most; ``None`` where it has no range."""
+    likely = row.get(AT_MOST)
+    if not likely or field not in ("peak_reserved_bytes", "process_bytes"):
+        return None
+    beyond = int(likely[1]) - int(row["peak_reserved_bytes"])
+    return int(row[field]) + beyond if beyond > 0 else None
 
 
 def _said_of_split(split: list[Row], alone: Row) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from stepcost.report.answers.ranks import gpus_of, labels_of, split_of, steps_of, strategy
+from stepcost.report.answers.ranks import AT_MOST, gpus_of, labels_of, split_of, steps_of, strategy
 from stepcost.report.answers.savers import step_s
 from stepcost.report.load import Run
 from stepcost.report.page.axes import (
@@ -24,7 +24,7 @@ from stepcost.report.page.palette import LIMIT, numbered_line
 from stepcost.report.page.plots_memory import stacks
 from stepcost.report.rows import Row, configuration
 from stepcost.request import ALONE, PARALLEL
-from stepcost.units import count, ms, significant
+from stepcost.units import count, mb, ms, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,10 @@ def memory_by_rank(run: Run) -> Plot | str:
         for place, rank in [("", {})] if several else gpus_of(row):
             # Of the row itself: where it comes from, and its configuration, which the caption says.
             name = f"{label}, GPU {place}" if row.get("ranks") and place else label
-            drawn.append((name, row | {"parallel": None} | rank, "" if took is None else f" · {ms(took)}"))
+            figures = "" if took is None else f" · {ms(took)}"
+            if rank.get(AT_MOST):
+                figures += f" · at most {mb(rank[AT_MOST][1])} reserved"
+            drawn.append((name, row | {"parallel": None} | rank, figures))
     title = "Memory of each GPU by how they share a step, at the peak of a step"
     said = ("Drawn is the fullest GPU of each",) if several else ()
     plot = stacks(run, drawn, "memory-by-rank", title, "parallel", *said)
