@@ -219,7 +219,7 @@ def as_one(readings: Sequence[Reading]) -> Reading:
 
 
 def _range_of_fullest(readings: Sequence[Reading], peak: str) -> tuple[int, int] | None:
-    """Return from where to where the highest of the ranks' peaks likely is; ``None`` where none is a range."""
+    """Return between what the highest of the ranks' peaks likely is; ``None`` where none is a range."""
     ranges = [
         getattr(one, f"{peak}_likely_bytes") or (getattr(one, f"{peak}_bytes"),) * 2 for one in readings
     ]
