@@ -78,6 +78,13 @@ FLAGS_WRONG = {
     ("small-cnn", "--precision", "fp8"): "unknown name 'fp8'; it takes fp32, bf16, pure-bf16, fp16",
     ("small-cnn", "--precision", "bf16", "--gpu", "t4"): "compute capability 7.5 has no arithmetic for bfl",
     ("small-cnn", "--lora", "0"): "--lora: '0' is not a whole number of 1 or more",
+    (
+        "small-cnn",
+        "--parallel",
+        "ddp",
+        "--gpus",
+        "17",
+    ): "--gpus: '17' is too large; it takes numbers up to 16",
     ("small-cnn", "--gpus", "2"): "--gpus 2: without --parallel a step has one",
     ("small-cnn", "--parallel", "ddp"): "--parallel ddp: --gpus says how many GPUs share the step",
     (

@@ -16,7 +16,7 @@ from stepcost.catalog.cards import CARDS, find_card
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.models import kind_of
 from stepcost.command_line import Parser, add_flag, add_step, command, steps_asked, value
-from stepcost.flags import names_of, one_of, whole, wholes
+from stepcost.flags import MOST_GPUS, names_of, one_of, whole, wholes
 from stepcost.price import price_of, prices_of
 from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, step_named
 from stepcost.settings import check_fsdp
@@ -151,7 +151,7 @@ def _shared(options: argparse.Namespace) -> list[dict[str, Any]]:
     Raises ``ValueError`` in one line.
     """
     ways = value(options, "parallel") or (ALONE,)
-    gpus = value(options, "gpus", wholes(1)) if options.gpus else ()
+    gpus = value(options, "gpus", wholes(1, MOST_GPUS)) if options.gpus else ()
     several = [way for way in ways if way != ALONE]
     numbers = [number for number in gpus if number > 1]
     if numbers and not several:

@@ -16,6 +16,8 @@ from stepcost.price import price_of
 from stepcost.request import BLOCKS, PARALLEL
 
 T = TypeVar("T")
+MOST_GPUS = 16
+"""So many GPUs one host has at the most; several hosts are not asked about."""
 Reader = Callable[[str, str], Any]
 """Makes a value of a flag's name and text, or raises ``ValueError`` in one line that names the flag."""
 
@@ -171,8 +173,8 @@ def engines(flag: str, text: str) -> tuple[str, ...]:
 
 
 def several_gpus(flag: str, text: str) -> tuple[int, ...]:
-    """Read whole numbers of 2 or more separated by commas, or none."""
-    return wholes(2)(flag, text) if text else ()
+    """Read whole numbers of 2 or more separated by commas, or none: of GPUs of one host."""
+    return wholes(2, MOST_GPUS)(flag, text) if text else ()
 
 
 def parallel(flag: str, text: str) -> tuple[str, ...]:
