@@ -80,6 +80,8 @@ def notes(session: Session) -> list[str]:
         )
     if session.validation is not None:
         found.append(f"predictions: {session.validation}")
+    if session.validation_of_ranks is not None:
+        found.append(f"predictions of several GPUs: {session.validation_of_ranks}")
     return [*found, *session.notes]
 
 

@@ -328,6 +328,15 @@ class Session(Measurements):
         """What predictions were compared with, in one line; ``None`` where nothing is predicted."""
         return None if self.on_gpu else str(self._predicted("validation", self.any_step, self.settings.card))
 
+    @functools.cached_property
+    def validation_of_ranks(self) -> str | None:
+        """The same of steps that several GPUs share; ``None`` where none is predicted."""
+        ways = [way for way in self.settings.parallel if way != ALONE]
+        if self.on_gpu or not ways:
+            return None
+        shared = replace(self.any_step, parallel=ways[0], gpus=self.gpus)
+        return str(self._predicted("validation", shared, self.settings.card))
+
     def _predicted(self, method: str, *arguments: Any) -> Any:
         if self._predictor is None:
             self._predictor = self.worker(jobs.PREDICTION)

@@ -72,6 +72,9 @@ def test_without_a_gpu_it_is_predicted(suite, pytester):
         ("zero1", 2, "predicted", 2),  # half of the batch; 8 is not split between 3
         ("fsdp2", 2, "predicted", 2),
     ]
+    result.stdout.fnmatch_lines(
+        ["stepcost: note: predictions of several GPUs: Validated with runs of * on *H200*"]
+    )
     result.stdout.fnmatch_lines(["6  What do several GPUs *predicted*"])
 
 
