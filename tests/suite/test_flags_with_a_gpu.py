@@ -79,6 +79,12 @@ class Child:
     def profiled(self):
         return {"gpu_busy_s": 1e-3, "kernel_s": 1e-3, "kernels": 1.0, "transfer_s": 0.0}
 
+    def kernels(self):
+        return None, "a stand-in has no kernels"
+
+    def beside(self, *_):
+        return {}
+
     def run(self, epochs, drop_last):
         one = {"train_seconds": 1.0, "train_loss": 1.0, "train_accuracy": 0.5, "test_accuracy": 0.5}
         return {"epochs": [{"epoch": epoch + 1, **one} for epoch in range(epochs)], "wall_s": float(epochs)}
