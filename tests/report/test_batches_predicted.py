@@ -41,5 +41,9 @@ def test_it_stands_beside_what_was_trained() -> None:
     found = answer("3c", [trained(4, [1.0, 1.0]), step(4, 10), step(256, 16)])
     assert found.source == "measured and predicted"
     assert "Predicted for the card h100-80gb" in found.text
+    small = trained(4, [1.0, 1.0]) | {"model": "small-cnn", "stand_in_for": "net"}
+    stand_in = answer("3c", [small, step(4, 10), step(256, 16)])
+    assert stand_in.source.startswith("measured on small-cnn")
+    assert stand_in.source.endswith("; predicted for h100-80gb"), "nothing is predicted of the stand-in"
     alone = answer("3c", [trained(4, [1.0, 1.0]), step(4, 10)])
     assert alone.source == "measured"

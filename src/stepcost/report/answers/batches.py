@@ -21,6 +21,8 @@ def with_predicted(said: Said, rows: list[Row]) -> Said:
     if said.source == "skipped":
         return Said(text, "predicted")
     source = said.source.replace("measured", "measured and predicted", 1)
+    if said.source != "measured":  # on a stand-in, of which nothing is predicted
+        source = f"{said.source}; predicted for {found[0][0].get('card') or 'a card'}"
     return said._replace(text=f"{said.text} {text}", source=source)
 
 
