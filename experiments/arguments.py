@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
+from stepcost.catalog.cards import CARDS
 from stepcost.catalog.optimizers import OPTIMIZERS
 from stepcost.command_line import Parser
 from stepcost.request import Request
 
+T = TypeVar("T")
 CONFIGURATION = "MODEL:OPTIMIZER:BATCH:IMAGE_SIZE"
 
 
@@ -15,6 +21,28 @@ def parser_of(name: str, about: str | None) -> Parser:
     """Return a parser for ``python -m experiments.NAME``; ``about`` is the module's docstring."""
     layout = argparse.RawDescriptionHelpFormatter
     return Parser(prog=f"python -m experiments.{name}", description=about, formatter_class=layout)
+
+
+def parser_of_requests(name: str, about: str | None) -> Parser:
+    """Return the parser of a command that measures each request of a file, or predicts it."""
+    parser = parser_of(name, about)
+    parser.add_argument("requests", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--predict", metavar="CARD", choices=list(CARDS))
+    parser.add_argument("--torch", metavar="VERSION", default="2.11", help="with which torch it would run")
+    parser.add_argument(
+        "--limit-s", type=float, default=float("inf"), help="begin nothing after so many seconds"
+    )
+    return parser
+
+
+def begun_within(limit_s: float, items: Iterable[T]) -> Iterator[T]:
+    """Give ``items`` until so many seconds have passed."""
+    started = time.perf_counter()
+    for item in items:
+        if time.perf_counter() - started > limit_s:
+            return
+        yield item
 
 
 def configuration(text: str) -> Request:

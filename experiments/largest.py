@@ -11,10 +11,9 @@ import json
 import math
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-from experiments.arguments import parser_of
+from experiments.arguments import begun_within, parser_of_requests
 from experiments.readings import words
 from stepcost.catalog.cards import CARDS
 from stepcost.failures import MeasureError
@@ -24,20 +23,10 @@ from stepcost.request import Request
 
 def main() -> None:
     """Predict or try each request of a file."""
-    parser = parser_of("largest", __doc__)
-    parser.add_argument("requests", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--predict", metavar="CARD", choices=list(CARDS))
-    parser.add_argument("--torch", metavar="VERSION", default="2.11", help="with which torch it would run")
-    parser.add_argument(
-        "--limit-s", type=float, default=float("inf"), help="begin nothing after so many seconds"
-    )
-    options = parser.parse_args()
-    started = time.perf_counter()
+    options = parser_of_requests("largest", __doc__).parse_args()
+    lines = options.requests.read_text().splitlines()
     with options.out.open("w") as file:
-        for line in options.requests.read_text().splitlines():
-            if time.perf_counter() - started > options.limit_s:
-                break
+        for line in begun_within(options.limit_s, lines):
             row = json.loads(line)
             request = Request(**row["request"])
             begun = time.perf_counter()

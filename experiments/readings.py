@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.accuracy import FIGURES, requests_of
-from experiments.arguments import parser_of
+from experiments.arguments import begun_within, parser_of_requests
 from stepcost.catalog.cards import CARDS
 from stepcost.failures import MeasureError
 from stepcost.measuring.measurements import Measurements
@@ -23,21 +23,10 @@ from stepcost.request import Request, step_words
 
 def main() -> None:
     """Measure or predict each request; what cannot be is written with its reason."""
-    parser = parser_of("readings", __doc__)
-    parser.add_argument("requests", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--predict", metavar="CARD", choices=list(CARDS))
-    parser.add_argument("--torch", metavar="VERSION", default="2.11", help="with which torch it would run")
-    parser.add_argument(
-        "--limit-s", type=float, default=float("inf"), help="begin nothing after so many seconds"
-    )
-    options = parser.parse_args()
+    options = parser_of_requests("readings", __doc__).parse_args()
     measurements = Measurements(120.0)
-    started = time.perf_counter()
     with options.out.open("w") as file:
-        for request in requests_of(options.requests):
-            if time.perf_counter() - started > options.limit_s:
-                break
+        for request in begun_within(options.limit_s, requests_of(options.requests)):
             begun = time.perf_counter()
             line: dict[str, Any] = {"card": options.predict} if options.predict else {}
             try:
