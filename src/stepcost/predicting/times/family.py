@@ -46,6 +46,11 @@ def name_of(key: str) -> str:
     return key.partition("(")[0]
 
 
+def in_16_bits(key: str) -> bool:
+    """Say whether an operator takes a tensor in bf16 or fp16."""
+    return "f16[" in key
+
+
 @functools.cache
 def key_of(text: str) -> str:
     """Return the key under which an operator is looked up: that of the library which CUDA takes for it."""

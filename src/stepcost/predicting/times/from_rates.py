@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.operators import Operator
-from stepcost.predicting.times.family import key_of, name_of
+from stepcost.predicting.times.family import in_16_bits, key_of, name_of
 from stepcost.predicting.times.step_time import (
     FROM_RATES,
     Part,
@@ -128,7 +128,7 @@ COPIED_SHARE = 0.89
 
 def tflops_of(operator: Operator, card: Card) -> float:
     """Return the rate of an operator's matrix products or convolutions, by its dtype."""
-    if "bf16[" in operator.key or "f16[" in operator.key:
+    if in_16_bits(operator.key):
         return card.half_tflops
     if operator.key.startswith("convolution"):
         return card.tf32_tflops or card.fp32_tflops

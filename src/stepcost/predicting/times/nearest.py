@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
-from stepcost.predicting.times.family import ON_LISTS, PRODUCTS, TENSOR, Family, family_of, name_of, of_lists
+from stepcost.predicting.times.family import (
+    ON_LISTS,
+    PRODUCTS,
+    TENSOR,
+    Family,
+    family_of,
+    in_16_bits,
+    name_of,
+    of_lists,
+)
 from stepcost.predicting.times.table import Taken, TimesTable
 
 Array = npt.NDArray[np.float64]
@@ -110,7 +119,7 @@ class Times:
 
     def bound_s(self, key: str, size: int, flops: int) -> float:
         """Seconds that its bytes or its operations take at the card's rates, whichever take longer."""
-        if "bf16[" in key or "f16[" in key:
+        if in_16_bits(key):
             rate = self._rates["matrix_flops_per_s_bf16"]
         else:
             rate = self._rates["matrix_flops_per_s_fp32"]  # TF32
