@@ -220,10 +220,10 @@ def as_one(readings: Sequence[Reading]) -> Reading:
 
 def _range_of_fullest(readings: Sequence[Reading], peak: str) -> tuple[int, int] | None:
     """Return between what the highest of the ranks' peaks likely is; ``None`` where none is a range."""
-    ranges = [
-        getattr(one, f"{peak}_likely_bytes") or (getattr(one, f"{peak}_bytes"),) * 2 for one in readings
-    ]
-    if all(getattr(one, f"{peak}_likely_bytes") is None for one in readings):
+    likely = [getattr(one, f"{peak}_likely_bytes") for one in readings]
+    if not any(likely):
         return None
+    peaks = [getattr(one, f"{peak}_bytes") for one in readings]
+    ranges = [range_ or (one, one) for range_, one in zip(likely, peaks, strict=True)]
     lows, highs = zip(*(one for one in ranges if None not in one), strict=True)
     return max(lows), max(highs)
