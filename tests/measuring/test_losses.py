@@ -1,5 +1,6 @@
 """Losses of the first steps in fp64: what computes the same gives the same."""
 
+import json
 from functools import partial
 
 import pytest
@@ -52,6 +53,21 @@ def test_a_seed_decides_the_losses():
 def test_what_computes_the_same_gives_the_same(fields):
     """Checkpointed blocks and the fused update give the plain step's losses."""
     assert losses(**fields) == pytest.approx(losses(), rel=1e-12)
+
+
+@pytest.mark.parametrize("fields", [{}, {"precision": "bf16"}])
+def test_norms_that_cast_stay_in_fp64(tmp_path, fields):
+    """A Llama casts to fp32 in norms and positions; in fp64 its checkpointed blocks give the plain losses."""
+    path = tmp_path / "config.json"
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 50}
+    path.write_text(json.dumps({"model_type": "llama", **sizes, "num_attention_heads": 2}))
+    asked = {"model": str(path), "optimizer": "adam", "batch_size": 2, "sequence_length": 8, **fields}
+    plain, saved = (
+        Losses(Request(device="cpu", image_size=None, num_classes=None, checkpoint=each, **asked)).losses(3)
+        for each in (None, "blocks")
+    )
+    assert saved == pytest.approx(plain, rel=1e-12)
+    assert len(set(plain)) == 3
 
 
 def test_a_checkpoint_that_draws_other_numbers_is_seen(monkeypatch):

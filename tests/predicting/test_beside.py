@@ -30,7 +30,6 @@ def in_place(parts: list[Part], slower: dict[str, float]) -> dict[str, Any]:
     taken = [part.seconds * slower.get(name, 1.0) for part, name in zip(parts, names, strict=True)]
     table = H100_TIMES.table
     return {
-        "request": {},
         "operators": [list(part.operator) for part in parts],
         "kernels": kernels,
         "calls": [[place, [[place, round(1e9 * each)]]] for place, each in enumerate(taken)],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from stepcost.measuring.child import enter_phase
 from stepcost.measuring.launch import build_step
@@ -50,18 +52,32 @@ class Losses:
     def losses(self, steps: int) -> list[float]:
         """Return the loss of each of ``steps`` steps on one batch."""
         enter_phase("steps in fp64")
-        with StaysFp64():
+        with staying_fp64():
             return [self.step(self.batch)[0].item() for _ in range(steps)]
 
 
-class StaysFp64(TorchFunctionMode):
-    """Leaves float64 as it is where a model casts to float32, as ``transformers`` does before a loss."""
+@contextmanager
+def staying_fp64() -> Iterator[None]:
+    """Cast to float64 where a model casts to float32, as ``transformers`` does in norms and before a loss.
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        to_fp32 = function is torch.Tensor.float or (
-            function is torch.Tensor.to and torch.float32 in (*args[1:], *kwargs.values())
-        )
-        if to_fp32 and args[0].dtype == torch.float64:
-            return args[0]
-        return function(*args, **kwargs)
+    Integers too: positions are multiplied by frequencies that have stayed in float64. It is the methods that
+    are replaced, since no mode of torch is on where backward computes a checkpointed block once more.
+    """
+    to, to_fp32 = torch.Tensor.to, torch.Tensor.float
+
+    def stays(one: torch.Tensor) -> bool:
+        return one.dtype == torch.float64 or not one.is_floating_point()
+
+    def cast_to(one: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if torch.float32 in (*args, *kwargs.values()) and stays(one):
+            return one.double()
+        return to(one, *args, **kwargs)
+
+    def cast_to_fp32(one: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return one.double() if stays(one) else to_fp32(one, *args, **kwargs)
+
+    with (
+        mock.patch.object(torch.Tensor, "to", cast_to),
+        mock.patch.object(torch.Tensor, "float", cast_to_fp32),
+    ):
+        yield

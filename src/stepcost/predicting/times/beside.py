@@ -38,7 +38,8 @@ def beside(request: Request, gpu: str, in_place: Mapping[str, Any] | None) -> di
 
 def by_operator(parts: Sequence[Part], in_place: Mapping[str, Any]) -> dict[str, float]:
     """Sum the seconds of a measured step's kernels by the operators of its trace, the largest first."""
-    aligned = table_of_traced({}, [in_place], [[one.operator for one in parts]])
+    row = {"request": {}, **in_place}  # which step it is need not be said of a table that is not kept
+    aligned = table_of_traced({}, [row], [[one.operator for one in parts]])
     found: dict[str, float] = {}
     for entry in aligned.steps[0].entries:
         name = name_of(entry.key)
