@@ -57,7 +57,15 @@ def test_replays_give_medians_by_position():
     assert span_s == pytest.approx(24e-9)
 
 
-@pytest.mark.parametrize("names", ["aba", "abba"])
+def test_kernels_side_by_side_may_change_places():
+    """Where a replay has two kernels the other way round, each keeps its seconds, at its first place."""
+    spans = [(0, 10, "a"), (2, 8, "b"), (11, 15, "a"), (100, 106, "b"), (101, 111, "a"), (112, 118, "a")]
+    kernels, span_s = by_position(spans, 2)
+    assert kernels == [Kernel("a", pytest.approx(10e-9)), Kernel("b", pytest.approx(6e-9)), Kernel("a", 5e-9)]
+    assert span_s == pytest.approx(16.5e-9)
+
+
+@pytest.mark.parametrize("names", ["aba", "abbc"])
 def test_replays_that_differ_are_refused(names):
     """Replays whose kernels are not the same in each say nothing by position."""
     with pytest.raises(ValueError, match="not the same"):

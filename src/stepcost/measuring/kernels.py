@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any, NamedTuple
@@ -135,16 +136,31 @@ def replayed(step: Callable[[], object], replays: int) -> tuple[list[Kernel], fl
 
 
 def by_position(spans: Sequence[tuple[int, int, str]], replays: int) -> tuple[list[Kernel], float]:
-    """Do what ``replayed`` does with start, end (nanoseconds) and name of all kernels, by their start."""
+    """Do what ``replayed`` does with start, end (nanoseconds) and name of all kernels, by their start.
+
+    A kernel's place is that of the first replay: on several streams, as cuDNN runs groups of a convolution,
+    kernels change places. The first, second ... of a name is the same kernel in each replay.
+    """
     each, left = divmod(len(spans), replays)
-    runs = [spans[number * each : (number + 1) * each] for number in range(replays)]
-    if not each or left or any([one[2] for one in run] != [one[2] for one in runs[0]] for run in runs):
+    runs = [_numbered(spans[number * each : (number + 1) * each]) for number in range(replays)]
+    if not each or left or any(run.keys() != runs[0].keys() for run in runs):
         raise ValueError(f"{replays} replays had {len(spans)} kernels, which are not the same in each")
     kernels = [
-        Kernel(alike[0][2], median(end - start for start, end, _ in alike) / 1e9)
-        for alike in zip(*runs, strict=True)
+        Kernel(name, median(run[name, number][1] - run[name, number][0] for run in runs) / 1e9)
+        for name, number in runs[0]
     ]
-    return kernels, median(run[-1][1] - run[0][0] for run in runs) / 1e9
+    whole = [max(end for _, end in run.values()) - min(start for start, _ in run.values()) for run in runs]
+    return kernels, median(whole) / 1e9
+
+
+def _numbered(spans: Sequence[tuple[int, int, str]]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return start and end of each kernel by its name and which of that name it is, in their order."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for start, end, name in spans:
+        found[name, seen[name]] = start, end
+        seen[name] += 1
+    return found
 
 
 def calls(

@@ -179,6 +179,9 @@ def record_table(
         fallbacks=fallbacks,
         table=Table.load(known) if known.exists() else None,
     )
+    # A context is that of convolutions, also where the table has all of those asked for and none was made.
+    image = torch.ones(1, 1, 8, 8, device="cuda")
+    torch.nn.functional.conv2d(image, image[..., :3, :3])
     device = described_here() | communicator_here()
     table.about.update(device)
     table.save(folder / name)
