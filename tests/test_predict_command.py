@@ -125,7 +125,7 @@ def test_the_first_line_says_what_it_was_validated_with(capsys: pytest.CaptureFi
     ask = ["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--torch"]
     predict([*ask, "2.11"])
     first = capsys.readouterr().out.splitlines()[0]
-    who = "image classifiers in fp32 on NVIDIA H100 80GB HBM3"
+    who = "image classifiers in fp32 or bf16 on NVIDIA H100 80GB HBM3"
     assert first == f"Validated with runs of {who}, torch 2.11 and cuDNN 9.19."
     predict([*ask, "2.15"])
     first = capsys.readouterr().out.splitlines()[0]
@@ -136,6 +136,20 @@ def test_the_first_line_says_what_it_was_validated_with(capsys: pytest.CaptureFi
     assert answer["validated"] is False
     assert answer["validated_with"]["torch"] == "2.11"
     assert len(answer["changed_since_validated"]) == 1
+
+
+def test_bf16_classifiers_have_the_range_of_runs_that_asked_cudnn(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In bf16 and channels-last a step is like those that ran; of fp16 or micro-batches nothing is known."""
+    ask = ["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--torch", "2.11", "--json"]
+    ran, others = (
+        (["--precision", "bf16", "--channels-last"],),
+        (["--precision", "fp16"], ["--accumulate", "2"]),
+    )
+    for more in (*ran, *others):
+        predict([*ask, *more])
+        assert json.loads(capsys.readouterr().out)["validated"] is (more in ran)
 
 
 def test_no_narrow_range_where_it_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
