@@ -10,6 +10,7 @@ operations of each operator at the card's measured rates) and, with ``--runtime-
 from __future__ import annotations
 
 import contextlib
+import copy
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,11 +113,13 @@ class _WithCuda:
 def estimator_s(asked: dict[str, Any]) -> float | None:
     """Seconds of one step by torch's RuntimeEstimator on fake tensors (private; tried with 2.11).
 
-    ``None`` for a step that it cannot run. Its rates are those of an H100 in torch's own table.
+    ``None`` for a step that it cannot run. Its rates are those of an H100 in torch's own table. Modules are
+    kept for it, since it looks in backward for one that a loss of transformers made and dropped in forward.
     """
     import torch  # noqa: PLC0415 (needed for this alone)
-    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
+    from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode  # noqa: PLC0415
     from torch.distributed._tools.runtime_estimator import RuntimeEstimator  # noqa: PLC0415
+    from torch.nn.modules.module import register_module_forward_pre_hook  # noqa: PLC0415
 
     from stepcost.catalog.optimizers import build_optimizer  # noqa: PLC0415
     from stepcost.prepare import batch_of, prepare, step_of  # noqa: PLC0415
@@ -129,12 +132,18 @@ def estimator_s(asked: dict[str, Any]) -> float | None:
         mock.patch(f"{rates}get_gpu_dram_gbps", return_value=DATA_SHEET_GB_PER_S),
         mock.patch("torch.distributed._tools.runtime_estimator.torch", _WithCuda(torch)),
     )
+    kept: list[torch.nn.Module] = []
     with contextlib.ExitStack() as stack:
-        stack.enter_context(FakeTensorMode())
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        stack.callback(register_module_forward_pre_hook(lambda module, _: kept.append(module)).remove)
         try:
             workload = workload_of(request)
-            model = prepare(workload.build(), request).train()
+            built = workload.build()  # some read values, which fake tensors lack
+            fake = FakeTensorMode()
+            with FakeCopyMode(fake):
+                built = copy.deepcopy(built)
+            stack.enter_context(fake)
+            model = prepare(built, request).train()
             step = step_of(request, model, workload, build_optimizer(request.optimizer, model))
             batch = batch_of(workload, request, "cpu")
             step(batch)
