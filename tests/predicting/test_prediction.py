@@ -215,6 +215,20 @@ def test_a_model_that_ends_the_process_is_one_line(tmp_path: Path, monkeypatch: 
         predict(replace(SMALL, model="quitter:build"))
 
 
+def test_a_model_that_reads_values_needs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that reads its widths off a tensor, as RegNet does, is built without its 400 GB of weights."""
+    (tmp_path / "reads.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def build(num_classes):\n"
+        "    narrow, wide = torch.tensor([3, 10**11]).tolist()\n"
+        "    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "    return nn.Sequential(*pool, nn.Linear(narrow, num_classes), nn.Linear(num_classes, wide // 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert predict(replace(SMALL, model="reads:build")).parameter_bytes > 400 * 10**9
+
+
 def test_predictions_repeat() -> None:
     """The same request gives the same bytes."""
     first, second = (predict(SMALL, H100) for _ in range(2))
