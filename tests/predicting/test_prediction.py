@@ -223,7 +223,8 @@ def test_a_model_that_reads_values_needs_no_memory(tmp_path: Path, monkeypatch: 
         "def build(num_classes):\n"
         "    narrow, wide = torch.tensor([3, 10**11]).tolist()\n"
         "    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
-        "    return nn.Sequential(*pool, nn.Linear(narrow, num_classes), nn.Linear(num_classes, wide // 10))\n"
+        "    few, many = nn.Linear(narrow, num_classes), nn.Linear(num_classes, wide // 10)\n"
+        "    return nn.Sequential(*pool, few, many)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert predict(replace(SMALL, model="reads:build")).parameter_bytes > 400 * 10**9

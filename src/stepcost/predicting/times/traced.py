@@ -14,7 +14,7 @@ from stepcost.activations import LOSS
 from stepcost.operators import Operator, describe
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.tape import Tape
-from stepcost.predicting.trace import trace_steps
+from stepcost.predicting.trace import in_a_line, trace_steps
 from stepcost.prepare import batch_of, memory_format, optimizer_of, prepare, step_of
 from stepcost.reading import BACKWARD, FORWARD
 from stepcost.request import Request
@@ -76,7 +76,8 @@ def operators_of(request: Request, attention: Attention = ON_HOPPER) -> list[Tra
         finally:
             tape.called = None
 
-    with mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
+    capturing = mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True)
+    with capturing, in_a_line(request, workload):
         trace_steps(
             model,
             lambda: batch_of(workload, request, "meta"),
