@@ -318,6 +318,22 @@ def test_time_that_is_not_known_says_why(capsys: pytest.CaptureFixture[str]) -> 
     assert "--price needs --engine" in capsys.readouterr().err
 
 
+def test_no_error_is_expected_of_what_no_gpu_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator whose memory was not compared leaves no range of errors, and the largest batch says so."""
+    (tmp_path / "swish.py").write_text(
+        "from torch import nn\n"
+        "layers = nn.Flatten(), nn.Linear(3072, 10), nn.Hardswish()\n"
+        "def build(num_classes): return nn.Sequential(*layers)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    predict(["./swish.py:build", "--gpu", "h100-80gb", "--torch", "2.11", "--largest-batch", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["expected_error"] is None
+    assert "hardswish_backward" in answer["largest_batch_rests_on"]
+
+
 def test_an_engine_decides_in_what_memory_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """An engine that computes in bf16 has the bytes and the validation of a step in bf16."""
     ask = ["resnet18", "--gpu", "h100-80gb", "--json"]

@@ -54,13 +54,12 @@ def test_a_recorded_convolution_is_looked_up() -> None:
 
 
 def test_what_another_cudnn_took_is_said_to_be_of_another() -> None:
-    """Where the torch brings a cuDNN that is neither in the table nor installed, the recorded sizes say so."""
+    """Recorded sizes say so where the torch brings a cuDNN that is neither the table's nor installed."""
     same, other = known(b4=[[10], [30], [0]]), known("9.26", b4=[[10], [30], [0]])
     assert same.of(ONE, 4, FORWARD) == other.of(ONE, 4, FORWARD) == [10]
     assert same.why_estimated is None
-    assert (
-        other.why_estimated == "1 convolution was recorded with cuDNN 9.19, and this torch brings cuDNN 9.26"
-    )
+    said = "1 convolution was recorded with cuDNN 9.19, and this torch brings cuDNN 9.26"
+    assert other.why_estimated == said
 
 
 def test_a_batch_between_two_recorded_ones_lies_on_the_line_between_them() -> None:

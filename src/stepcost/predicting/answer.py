@@ -99,6 +99,7 @@ def answer(
         found = largest_batch(request, card, torch_version=torch_version) if largest and card else None
         length = longest_sequence(request, card, torch_version=torch_version) if longest and card else None
     reading = prediction.reading
+    errors = expected_error(request, prediction.workspaces, card, version)
     fields = asdict(request) | asdict(reading) | {"tensor_bytes": reading.tensor_bytes}
     del fields["device"]  # nothing ran anywhere
     fields |= {
@@ -107,7 +108,7 @@ def answer(
         "validated": is_validated(request, card, version),
         "validated_with": validated_with(),
         "changed_since_validated": changes_since(card, version),
-        "expected_error": expected_error(request, prediction.workspaces, card, version),
+        "expected_error": errors if prediction.unseen is None else None,
     }
     kept = prediction.kept if activations and reading.fits is not False else None
     if activations:
