@@ -334,6 +334,24 @@ def test_no_error_is_expected_of_what_no_gpu_was_asked(
     assert "hardswish_backward" in answer["largest_batch_rests_on"]
 
 
+@pytest.mark.parametrize("numbers", ["double", "cfloat"])
+def test_products_in_other_numbers_have_no_time(
+    numbers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cards make those in double precision at another rate, and none were recorded: bytes alone are told."""
+    (tmp_path / f"in_{numbers}.py").write_text(
+        f"import torch\n"
+        f"def loss(model, batch): return model(batch).abs().mean()\n"
+        f"def batch(n): return torch.randn(n, 16, dtype=torch.{numbers})\n"
+        f"def step(): return torch.nn.Linear(16, 4, bias=False, dtype=torch.{numbers}), batch, loss\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    predict([f"./in_{numbers}.py:step", "--gpu", "h100-80gb", "--engine", "graph", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["step_s"] is None and answer["peak_allocated_bytes"] > 0
+    assert answer["unread"]["step_s"].startswith("no products in ")
+
+
 def test_an_engine_decides_in_what_memory_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """An engine that computes in bf16 has the bytes and the validation of a step in bf16."""
     ask = ["resnet18", "--gpu", "h100-80gb", "--json"]

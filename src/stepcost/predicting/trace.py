@@ -182,6 +182,7 @@ def trace_steps(
         with as_on_cuda(tape, attention), gpu.around(tape), tape:
             first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
             gpu.join()
+            _refuse_compiled(model)
             model = gpu.place(model, tape).train()
             tape.mark(MODEL_LOADED)
             batch = make_batch()
@@ -217,6 +218,13 @@ def trace_steps(
     finally:
         if collecting:
             gc.enable()
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    """Raise ``ValueError`` for what ``torch.compile`` made of a module: it would be traced as plain."""
+    for module in model.modules():
+        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None):
+            raise ValueError("it is compiled (torch.compile), and what that takes is not predicted")
 
 
 def _libraries(tape: Tape) -> frozenset[str]:

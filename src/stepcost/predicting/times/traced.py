@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from unittest import mock
@@ -21,6 +22,8 @@ from stepcost.request import Request
 from stepcost.step import TrainingStep
 from stepcost.workload import workload_of
 
+UNRECORDED = re.compile(r"f64|complex\d+")
+"""Numbers of which cards make products at rates of their own, and no step was recorded."""
 OPTIMIZER = "(optimizer)"
 """Whose the operators of an optimizer's step are."""
 
@@ -86,4 +89,7 @@ def operators_of(request: Request, attention: Attention = ON_HOPPER) -> list[Tra
             attention=attention,
             last_step=listing,
         )
+    for operator, *_ in found:
+        if operator.flops and (numbers := UNRECORDED.search(operator.key)) is not None:
+            raise ValueError(f"no products in {numbers.group()} were recorded: what they take is not known")
     return found
