@@ -107,6 +107,23 @@ def test_the_answer_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "said", "why"),
+    [
+        (["--engine", "fast-bf16"], {"t4": "fits"}, "has no arithmetic for bfloat16"),
+        (["--optimizer", "adafactor"], {"t4": "step_s", "h100-80gb": "step_s"}, "cannot be captured"),
+    ],
+)
+def test_what_an_engine_cannot_run_has_no_time(
+    capsys: pytest.CaptureFixture[str], asked: list[str], said: dict[str, str], why: str
+) -> None:
+    """Neither in a precision that the card has not, nor with an optimizer that decides on the host."""
+    cards = cards_of(capsys, "--gpu", "t4,h100-80gb", *asked)
+    for card, field in said.items():
+        assert cards[card].get("step_s") is None
+        assert why in cards[card]["unread"][field]
+
+
+@pytest.mark.parametrize(
     ("more", "says"),
     [
         (["--price", "h100-80gb"], "it takes h100-80gb=2.50"),

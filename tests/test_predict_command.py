@@ -205,6 +205,8 @@ def test_what_a_model_prints_does_not_spoil_the_object(
         (["small-cnn", "--torch", "1.0"], "it takes 2.6 to 2.15"),
         (["small-cnn", "--torch", "99.0"], "it takes 2.6 to 2.15"),
         (["vgg16", "--image-size", "8"], "cannot be traced"),
+        (["alexnet", "--image-size", "17", "--gpu", "h100-80gb", "--engine", "graph"], "cannot be traced"),
+        (["small-cnn", "--gpu", "t4", "--engine", "fast-bf16"], "--precision bf16 is not predicted for"),
         (
             ["small-cnn", "--parallel", "none,ddp", "--gpus", "2", "--fsdp-precision", "bf16"],
             "--fsdp-precision: it is of --parallel fsdp2",
@@ -314,3 +316,58 @@ def test_time_that_is_not_known_says_why(capsys: pytest.CaptureFixture[str]) -> 
     assert "--engine needs --gpu" in capsys.readouterr().err
     assert predict(["small-cnn", "--gpu", "h100-80gb", "--price", "h100-80gb=1"]) == 2
     assert "--price needs --engine" in capsys.readouterr().err
+
+
+def test_no_error_is_expected_of_what_no_gpu_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator whose memory was not compared leaves no range of errors, and the largest batch says so."""
+    (tmp_path / "swish.py").write_text(
+        "from torch import nn\n"
+        "layers = nn.Flatten(), nn.Linear(3072, 10), nn.Hardswish()\n"
+        "def build(num_classes): return nn.Sequential(*layers)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    predict(["./swish.py:build", "--gpu", "h100-80gb", "--torch", "2.11", "--largest-batch", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["expected_error"] is None
+    assert "hardswish_backward" in answer["largest_batch_rests_on"]
+
+
+@pytest.mark.parametrize("numbers", ["double", "cfloat"])
+def test_products_in_other_numbers_have_no_time(
+    numbers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cards make those in double precision at another rate, and none were recorded: bytes alone are told."""
+    (tmp_path / f"in_{numbers}.py").write_text(
+        f"import torch\n"
+        f"def loss(model, batch): return model(batch).abs().mean()\n"
+        f"def batch(n): return torch.randn(n, 16, dtype=torch.{numbers})\n"
+        f"def step(): return torch.nn.Linear(16, 4, bias=False, dtype=torch.{numbers}), batch, loss\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    predict([f"./in_{numbers}.py:step", "--gpu", "h100-80gb", "--engine", "graph", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["step_s"] is None and answer["peak_allocated_bytes"] > 0
+    assert answer["unread"]["step_s"].startswith("no products in ")
+
+
+def test_an_engine_decides_in_what_memory_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """An engine that computes in bf16 has the bytes and the validation of a step in bf16."""
+    ask = ["resnet18", "--gpu", "h100-80gb", "--json"]
+    found = []
+    for more in (["--precision", "bf16"], ["--engine", "fast-bf16"], []):
+        predict([*ask, *more])
+        answer = json.loads(capsys.readouterr().out)
+        found.append((answer["precision"], answer["peak_allocated_bytes"], answer["validated"]))
+    assert found[0] == found[1] != found[2]
+
+
+def test_what_does_not_fit_takes_no_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """No seconds, no largest operator and no epoch are told of a step that has no room."""
+    ask = ["small-cnn", "--batch-size", "1000000", "--image-size", "64", "--gpu", "t4", "--engine", "graph"]
+    assert predict([*ask, "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["fits"], answer["step_s"]) == (False, None)
+    assert answer["unread"]["step_s"] == "it does not fit"
+    assert "epoch_s" not in answer

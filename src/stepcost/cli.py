@@ -18,7 +18,7 @@ from stepcost.catalog.models import kind_of
 from stepcost.command_line import Parser, add_flag, add_step, command, steps_asked, value
 from stepcost.flags import MOST_GPUS, names_of, one_of, whole, wholes
 from stepcost.price import price_of, prices_of
-from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, step_named
+from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, in_precision_of, step_named
 from stepcost.settings import check_fsdp
 
 RECORD_TIMES = "record times"
@@ -251,7 +251,8 @@ def _cards(options: argparse.Namespace) -> int:
             lines = [*arrangements.by_way(validated), *arrangements.sentences(rows, prices)]
             table = arrangements.table_of(rows, prices)
         else:
-            lines = [validation_line(asked[0], None, version), *cards.sentences(rows, prices, epoch)]
+            step = in_precision_of(engine, asked[0])
+            lines = [validation_line(step, None, version), *cards.sentences(rows, prices, epoch)]
             table = cards.table_of(rows, prices, epoch)
         print("\n".join(lines), end="\n\n")
         print_table(table, sys.stdout)

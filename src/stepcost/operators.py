@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry, shape_wrapper
 
 DTYPES = {
     torch.float32: "f32",
@@ -46,7 +46,7 @@ class Operator(NamedTuple):
     bytes: int
     """Of the tensors that it reads and writes."""
     flops: int
-    """Operations of matrix products and convolutions (``torch.utils.flop_counter``), else 0."""
+    """Operations of matrix products and convolutions (``torch.utils.flop_counter``, ``FLOPS``), else 0."""
 
 
 def describe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> Operator | None:
@@ -70,8 +70,22 @@ def describe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any
     return Operator(f"{named}({','.join(parts)})", sum(sizes), _flops(func, args, kwargs, made))
 
 
+def flops_of_gradients(result: Any, images: Any, weight: Any, *options: Any, out_shape: Any = None) -> int:
+    """Count the operations of a convolution's gradients, from shapes: each takes as many as forward.
+
+    Torch counts a grouped one's weight as though each group saw all channels: 960 times too many of 960.
+    """
+    *_, transposed, _, _, mask = options
+    return int(sum(mask[:2]) * conv_flop_count(images, weight, result, transposed))
+
+
+FLOPS = {torch.ops.aten.convolution_backward: flops_of_gradients}
+"""Operators whose operations torch miscounts, for its ``FlopCounterMode``, too."""
+COUNTED = {**flop_registry, **{one: shape_wrapper(count) for one, count in FLOPS.items()}}
+
+
 def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> int:
-    count = flop_registry.get(func._overloadpacket)
+    count = COUNTED.get(func._overloadpacket)
     return 0 if count is None else int(count(*args, **kwargs, out_val=made))
 
 

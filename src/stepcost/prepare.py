@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -131,10 +132,12 @@ def _with_adapters(model: nn.Module, name: str, rank: int) -> nn.Module:
     except ImportError as error:
         raise ValueError(f"--lora needs the library peft ({error}): pip install 'stepcost[peft]'") from None
     try:
-        try:  # the layers that peft knows for the architecture, else all that are linear
-            adapted: nn.Module = get_peft_model(model, LoraConfig(r=rank))
-        except (ValueError, AttributeError):
-            adapted = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear"))
+        with warnings.catch_warnings(), next(model.parameters()).device:  # on meta, adapters take no memory
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")  # which it then sets as it should be
+            try:  # the layers that peft knows for the architecture, else all that are linear
+                adapted: nn.Module = get_peft_model(model, LoraConfig(r=rank))
+            except (ValueError, AttributeError):
+                adapted = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear"))
     except Exception as error:
         raise ValueError(f"--lora: {name} cannot be given adapters: {error}") from error
     return adapted

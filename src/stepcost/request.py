@@ -182,6 +182,14 @@ class Request:
         return None
 
 
+def in_precision_of(engine: str, request: Request) -> Request:
+    """Return the request in the precision that it has under ``engine``, which may name one.
+
+    Raises ``ValueError`` in one line for what cannot be combined.
+    """
+    return replace(request, precision=replace(request, engine=engine).precision)
+
+
 def why_not_predicted_on(card: Card, request: Request) -> str | None:
     """Say in one line why a request is not predicted for a card; ``None`` where it is."""
     precision = request.fsdp_precision or request.precision

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from stepcost.catalog.kinds import IMAGES, TOKENS
 from stepcost.catalog.language_models import is_masked, language_config, most_positions
@@ -45,6 +46,16 @@ class Workload(Protocol):
         """Make a batch of ``size`` on ``device``, its tensors one after another."""
 
 
+class _WeightsOnMeta(TorchFunctionMode):
+    """Inside, what is made empty is on the meta device, as layers make their weights; all else has values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageClassifier:
     """Logits (N, classes) from images (N, 3, S, S), by cross entropy."""
@@ -67,12 +78,11 @@ class ImageClassifier:
         return build(self.model, num_classes=self.num_classes, image_size=self.image_size)
 
     def build_on_meta(self) -> nn.Module:
-        """Build the model on the meta device; builders that read values get real ones."""
-        try:
-            with torch.device("meta"):
-                return self.build()
-        except (RuntimeError, ValueError):
-            return self.build().to("meta")
+        """Build the model on the meta device; builders that read values get real ones, weights last."""
+        for device in (torch.device("meta"), _WeightsOnMeta()):
+            with contextlib.suppress(RuntimeError, ValueError), device:
+                return self.build().to("meta")
+        return self.build().to("meta")
 
     def batch(
         self,

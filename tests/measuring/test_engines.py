@@ -256,6 +256,19 @@ def test_operations_are_those_of_the_shapes():
     assert Limits().step_flops(Request(model=STAND_IN, optimizer="sgd", batch_size=8)) == expected
 
 
+def test_groups_see_their_own_channels_alone(tmp_path, monkeypatch):
+    """Each output of a convolution in 3 groups is of 9 products; 32x32 images need no gradient."""
+    (tmp_path / "groups.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes):\n"
+        "    last = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, num_classes)\n"
+        "    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1, groups=3), *last)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    expected = 2 * (2 * 6 * 9 * 32**2) + 3 * (2 * 6 * 10)
+    assert Limits().step_flops(Request(model="groups:build", optimizer="sgd", batch_size=8)) == expected
+
+
 def test_least_bytes_counts_every_pass():
     """Weights move four times, gradients, state and activations twice, images once."""
     assert least_bytes(weights=1000, state=0, kept=0, images=0) == 6000

@@ -119,6 +119,17 @@ def test_operator_is_described_alike_on_any_device():
         assert found == Operator("mm(f32[4,8],f32[8,3]t)", 272, 192)
 
 
+@pytest.mark.parametrize(("groups", "flops"), [(1, 165_888), (6, 27_648)])
+def test_gradients_take_as_many_operations_as_forward(groups, flops):
+    """6 channels to 6 by 3x3 on two 8x8 images: 2 * 2 * 6 * 64 * 9 each, 6 times that without groups."""
+    images, weight = torch.empty(2, 6, 8, 8), torch.empty(6, 6 // groups, 3, 3)
+    how = [0], [1, 1], [1, 1], [1, 1], False, [0, 0], groups
+    func = torch.ops.aten.convolution_backward.default
+    for wanted, share in (([True, True], 1), ([False, True], 2), ([True, False], 2)):
+        args = (images, images, weight, *how, [*wanted, False])
+        assert describe(func, args, {}, func(*args)).flops == flops // share
+
+
 def test_views_are_no_operators_with_a_time():
     """What launches nothing by its nature is not described."""
     one = torch.empty(4, 8)

@@ -240,6 +240,7 @@ WRONG = {
         (nn.Conv1d(3, 4, 2), lambda n: torch.randn(n, 3, 8), lambda model, batch: model(batch).sum()),
         {},
     ),
+    "cannot be traced: it is compiled \\(torch.compile\\)": ((torch.compile(Linear()), rows, of_rows), {}),
     "cannot be traced: the step asks for the value of a tensor \\(\\) of float32": (
         (Linear(), rows, lambda model, batch: model(batch[0]).sum() * model(batch[0]).sum().item()),
         {},

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from stepcost.catalog.cards import CARDS
+from stepcost.catalog.language_models import build_language_model, language_config, most_positions
 from stepcost.predicting import predict
 from stepcost.predicting.largest import largest_batch, longest_sequence
 from stepcost.request import Request
@@ -51,6 +52,26 @@ def test_the_longest_sequence_is_the_last_that_fits(tmp_path: Path) -> None:
     assert there.fits is True
     more = found.longest_sequence_at_most + 1
     assert predict(replace(asked, sequence_length=more), TINY, torch_version="2.11").fits is False
+
+
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "bert", "opt", "roberta", "xlm-roberta", "camembert", "mpnet", "esm", "ibert"]
+)
+def test_a_model_takes_as_many_tokens_as_it_is_said_to(kind: str, tmp_path: Path) -> None:
+    """A sequence of all positions runs on the CPU, one token more does not: some begin after padding."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    more = {"word_embed_proj_dim": 8, "ffn_dim": 8, "pad_token_id": 1, "mask_token_id": 2}
+    pytest.importorskip("transformers", reason=WITHOUT)
+    path = tmp_path / "config.json"
+    path.write_text(
+        json.dumps({"model_type": kind, "vocab_size": 30, "max_position_embeddings": 20, **sizes, **more})
+    )
+    most = most_positions(language_config(str(path)))
+    assert most is not None
+    model = build_language_model(str(path))
+    assert model(input_ids=torch.full((1, most), 7)).logits.shape[1] == most
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, most + 1), 7))
 
 
 def test_it_ends_where_the_positions_do(tmp_path: Path) -> None:

@@ -160,6 +160,25 @@ def test_a_card_with_room_for_every_bound_fits_where_no_workspace_is_unknown(
     assert predict(request, edge).fits is None
 
 
+def test_what_no_gpu_was_asked_is_not_said_to_fit_at_the_edge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 5 % of room to spare a step fits, unless it rests on an operator whose memory was not compared."""
+    (tmp_path / "edge.py").write_text(
+        "from torch import nn\n"
+        "def plain(num_classes, last=nn.ReLU):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 4096), last())\n"
+        "def unseen(num_classes): return plain(num_classes, nn.Hardswish)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, fits in (("plain", True), ("unseen", None)):
+        request = replace(SMALL, model=f"edge:{name}")
+        reserved = predict(request, H100, torch_version="2.11").peak_reserved_bytes or 0
+        edge = replace(H100, total_bytes=H100.total_bytes - H100.room_bytes + int(1.05 * reserved))
+        assert predict(request, edge, torch_version="2.11").fits is fits
+    assert "hardswish_backward" in predict(request, edge, torch_version="2.11").unread["fits"]
+
+
 def test_what_would_be_estimated_is_noted_where_it_does_not_fit() -> None:
     """A step that ends before its first convolution still says that workspaces would be estimates."""
     reading = predict(Request(model="resnet18", optimizer="sgd", batch_size=3_000_000), H100)
@@ -213,6 +232,21 @@ def test_a_model_that_ends_the_process_is_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=r"sys\.exit\(3\)"):
         predict(replace(SMALL, model="quitter:build"))
+
+
+def test_a_model_that_reads_values_needs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that reads its widths off a tensor, as RegNet does, is built without its 400 GB of weights."""
+    (tmp_path / "reads.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def build(num_classes):\n"
+        "    narrow, wide = torch.tensor([3, 10**11]).tolist()\n"
+        "    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "    few, many = nn.Linear(narrow, num_classes), nn.Linear(num_classes, wide // 10)\n"
+        "    return nn.Sequential(*pool, few, many)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert (predict(replace(SMALL, model="reads:build")).parameter_bytes or 0) > 400 * 10**9
 
 
 def test_predictions_repeat() -> None:

@@ -33,14 +33,15 @@ ONE = Convolution(
 )
 
 
-def known(**rows: list[list[int]]) -> Workspaces:
-    """Workspaces with a table of ``ONE`` alone; ``b4=[...]`` is its row at batch 4."""
+def known(cudnn: str = "9.19", **rows: list[list[int]]) -> Workspaces:
+    """Workspaces with a table of ``ONE`` alone, of cuDNN 9.19; ``b4=[...]`` is its row at batch 4."""
     row = {name.removeprefix("b"): sizes for name, sizes in rows.items()}
     return Workspaces(
         cublas_bytes=0,
         cublaslt_bytes=0,
         cublas_keeps=True,
-        table=Table(about={}, convolutions={ONE.key: row}),
+        table=Table(about={"cudnn": 91900}, convolutions={ONE.key: row}),
+        cudnn=cudnn,
     )
 
 
@@ -50,6 +51,15 @@ def test_a_recorded_convolution_is_looked_up() -> None:
     assert workspaces.of(ONE, 4, FORWARD) == [10]
     assert workspaces.of(ONE, 4, BACKWARD_DATA) == [30, 20]
     assert workspaces.missing == workspaces.missing_batches == set()
+
+
+def test_what_another_cudnn_took_is_said_to_be_of_another() -> None:
+    """Recorded sizes say so where the torch brings a cuDNN that is neither the table's nor installed."""
+    same, other = known(b4=[[10], [30], [0]]), known("9.26", b4=[[10], [30], [0]])
+    assert same.of(ONE, 4, FORWARD) == other.of(ONE, 4, FORWARD) == [10]
+    assert same.why_estimated is None
+    said = "1 convolution was recorded with cuDNN 9.19, and this torch brings cuDNN 9.26"
+    assert other.why_estimated == said
 
 
 def test_a_batch_between_two_recorded_ones_lies_on_the_line_between_them() -> None:

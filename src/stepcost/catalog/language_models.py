@@ -132,12 +132,19 @@ def _builder(name: str, config: Any) -> Any:
     raise ValueError(f"model {name!r} is {is_a}; it takes a causal or masked language model")
 
 
+FROM_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
+"""Types whose first position is the one after ``pad_token_id``: ``create_position_ids_from_input_ids``."""
+
+
 def most_positions(config: Any) -> int | None:
     """Return the longest sequence that a configuration has positions for; ``None`` where it names none."""
     for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
         found = getattr(config, name, None)
         if isinstance(found, int):
-            return found
+            return found - (config.pad_token_id or 0) - 1 if config.model_type in FROM_PADDING else found
     return None
 
 

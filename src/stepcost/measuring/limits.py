@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from stepcost.operators import FLOPS
 from stepcost.request import Request
 from stepcost.workload import workload_of
 
@@ -49,7 +50,7 @@ class Limits:
         workload = workload_of(request)
         batch = workload.batch(examples, "meta")
         built = workload.build().to("meta").train()
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
             workload.objective(built, batch)[0].backward()
         return int(counter.get_total_flops()) // examples
 

@@ -29,7 +29,7 @@ from stepcost.predicting.validation import (
     validation_line,
 )
 from stepcost.reading import Rank, Reading
-from stepcost.request import Request, step_words
+from stepcost.request import Request, in_precision_of, step_words
 from stepcost.search import PredictedLargest, PredictedLongest
 from stepcost.units import BYTES_NOTE, mb_number, places
 
@@ -73,8 +73,9 @@ def answer(
 ) -> Answer:
     """Predict ``request`` on ``card``; if asked for, activations by module, largest batch, longest sequence.
 
-    With a captured ``engine`` also how long the step would take so; memory is that of ``request``. Whatever
-    the model prints goes to standard error. Raises ``ValueError`` with one line for a wrong request.
+    With a captured ``engine`` also how long the step would take so; memory is that of the eager step in the
+    engine's precision. Whatever the model prints goes to standard error. Raises ``ValueError`` with one line
+    for a wrong request.
     """
     if largest and card is None:
         raise ValueError("--largest-batch needs --gpu: the largest batch of which card?")
@@ -85,20 +86,20 @@ def answer(
     started = time.perf_counter()
     version = version_of(torch_version)
     timed, busy, why_not = None, None, None
-    if engine is not None and card is not None:
+    launched = request
+    if engine is not None:
         launched = replace(request, engine=one_of(ENGINES)("--engine", engine))
+        request = in_precision_of(engine, request)
     with prints_to_stderr():
-        if engine is not None and card is not None:
-            try:
-                timed = time_on(launched, card)
-            except ValueError as error:
-                why_not = str(error)
-            with contextlib.suppress(ValueError):  # which why_not says
-                busy = predict_busy(launched, card) if not ENGINES[launched.engine].captured else None
         prediction = predict_in_full(request, card, torch_version=torch_version)
+        if engine is not None and card is not None:
+            why_not = "it does not fit"
+            if prediction.reading.fits is not False:
+                timed, busy, why_not = _times_of(launched, card)
         found = largest_batch(request, card, torch_version=torch_version) if largest and card else None
         length = longest_sequence(request, card, torch_version=torch_version) if longest and card else None
     reading = prediction.reading
+    errors = expected_error(request, prediction.workspaces, card, version)
     fields = asdict(request) | asdict(reading) | {"tensor_bytes": reading.tensor_bytes}
     del fields["device"]  # nothing ran anywhere
     fields |= {
@@ -107,7 +108,7 @@ def answer(
         "validated": is_validated(request, card, version),
         "validated_with": validated_with(),
         "changed_since_validated": changes_since(card, version),
-        "expected_error": expected_error(request, prediction.workspaces, card, version),
+        "expected_error": errors if prediction.unseen is None else None,
     }
     kept = prediction.kept if activations and reading.fits is not False else None
     if activations:
@@ -128,6 +129,17 @@ def answer(
         longest=length,
         step_time=timed,
     )
+
+
+def _times_of(launched: Request, card: Card) -> tuple[StepTime | None, StepTime | None, str | None]:
+    """Return how long a step takes; else, of an engine that is not captured, its kernels; and why not."""
+    try:
+        return time_on(launched, card), None, None
+    except ValueError as error:
+        busy = None
+        with contextlib.suppress(ValueError):  # which the first says
+            busy = predict_busy(launched, card) if not ENGINES[launched.engine].captured else None
+        return None, busy, str(error)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import torch
 from stepcost.catalog.cards import Card
 from stepcost.catalog.language_models import language_config, most_positions
 from stepcost.predicting.communicators import card_among
+from stepcost.predicting.compared import rests_on
 from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
@@ -138,10 +139,11 @@ def _most(
         workspaces = workspaces_on(plain, version)
         simulate(traces.at(good)[0], workspaces, room)
         untested = None if is_validated(request, plain, version) else NO_RUN
-        rests_on = "; ".join(filter(None, (workspaces.why_estimated, untested))) or None
+        unseen = rests_on(traces.at(good)[0].uncompared)
+        why = "; ".join(filter(None, (workspaces.why_estimated, untested, unseen))) or None
         if bad is None:
-            return Most(at_least=good, rests_on=rests_on)
-        return Most(number=good, at_most=at_most, rests_on=rests_on)
+            return Most(at_least=good, rests_on=why)
+        return Most(number=good, at_most=at_most, rests_on=why)
     low, high = (search(less, good) for less in card.likely_room_bytes)
     likely = (low[0],) if high[1] is None else (low[0], high[1] - 1)
     return Most(at_most=at_most, likely=likely)

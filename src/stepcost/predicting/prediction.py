@@ -47,6 +47,8 @@ class Prediction:
     """By module what forward keeps for backward; empty where it does not fit."""
     workspaces: Workspaces
     """As they were asked for, so that they say what of them had to be estimated."""
+    unseen: str | None = None
+    """On which operators it rests that were never compared with a GPU's; ``None`` where on none."""
 
 
 def predict(request: Request, card: Card | None = None, *, torch_version: str = torch.__version__) -> Reading:
@@ -97,7 +99,7 @@ def predict_in_full(
         why = FSDP_OF_HERE.format(*traced_with)
         reading = replace(reading, unread=dict.fromkeys(PEAKS, why) | reading.unread)
     fullest = max(found.values(), key=lambda one: one.reading.peak_reserved_bytes or 0)
-    return Prediction(reading=reading, kept=fullest.kept, workspaces=workspaces)
+    return Prediction(reading=reading, kept=fullest.kept, workspaces=workspaces, unseen=fullest.unseen)
 
 
 def _predicted(
@@ -117,7 +119,8 @@ def _predicted(
         for action, what, more in traced.events:
             if action == tape.WORKSPACE:
                 workspaces.of(what, *more)
-    too_low = most_too_low(request, workspaces, card, version)
+    unseen = rests_on(traced.uncompared)
+    too_low = most_too_low(request, workspaces, card, version, unseen=unseen)
     fits, reason = _fits(traced, simulations[0], workspaces, card, too_low)
     for run, simulation in zip(runs[1:], simulations[1:], strict=True):
         if fits:
@@ -126,7 +129,7 @@ def _predicted(
                 fits, reason = None, f"it depends on {traced.why_otherwise}: {reason}"
     kept = by_module(simulations[0].kept if fits is not False else [])
     reading = _reading(traced, simulations, workspaces, card, kept, fits=fits, reason=reason, started=started)
-    return Prediction(reading=reading, kept=kept, workspaces=workspaces)
+    return Prediction(reading=reading, kept=kept, workspaces=workspaces, unseen=unseen)
 
 
 def _likely(sizes: Sequence[int]) -> tuple[int, int] | None:
@@ -151,7 +154,7 @@ def _fits(
         worst = card.likely_room_bytes[0]
         reserved = simulation.allocator.peak_reserved_bytes
         if too_low and reserved > (1 - too_low) * worst:
-            estimated = workspaces.why_estimated or NO_RUN
+            estimated = workspaces.why_estimated or rests_on(traced.uncompared) or NO_RUN
             return None, (
                 f"{gb(reserved, 2)} of {gb(worst, 2)} would be reserved, but {estimated}, and "
                 f"such predictions were up to {100 * too_low:.0f} % too low"
@@ -205,8 +208,7 @@ def _reading(
     if card is None or workspaces.estimated is Estimated.NOT_AT_ALL:
         unread["peak_allocated_bytes"] = f"at least this: {NO_WORKSPACES}"
         unread["peak_reserved_bytes"] = NO_WORKSPACES
-    unseen = rests_on(traced.uncompared)
-    if unseen is not None:
+    if (unseen := rests_on(traced.uncompared)) is not None:
         unread.setdefault("peak_allocated_bytes", unseen)
     allocated = _likely([one.peak.allocated_bytes for one in simulations if one.peak])
     reserved = _likely([one.allocator.peak_reserved_bytes for one in simulations if one.peak])

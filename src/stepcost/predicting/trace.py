@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,8 +119,15 @@ def trace_run(
     if min(request.batch_size, request.image_size or 1, request.num_classes or 1) < 1:
         raise ValueError("batch size, image size and number of classes start at 1")
     model = prepare(workload.build_on_meta(), request)
-    try:
+    with in_a_line(request, workload):
         return _trace(model, workload, request, steps, attention=attention, gpu=gpu)
+
+
+@contextlib.contextmanager
+def in_a_line(request: Request, workload: Workload) -> Iterator[None]:
+    """Raise what tracing a step raises inside as ``ValueError`` with one line that names the step."""
+    try:
+        yield
     except (Exception, SystemExit) as error:  # the model's own code runs here, and may raise anything
         line = next(iter(str(error).strip().splitlines()), "")
         if not isinstance(error, (RuntimeError, ValueError)):  # 'x' says less than KeyError: 'x'
@@ -175,6 +182,7 @@ def trace_steps(
         with as_on_cuda(tape, attention), gpu.around(tape), tape:
             first = torch.empty(1, device="meta")  # the engine's first allocation, on every GPU
             gpu.join()
+            _refuse_compiled(model)
             model = gpu.place(model, tape).train()
             tape.mark(MODEL_LOADED)
             batch = make_batch()
@@ -210,6 +218,13 @@ def trace_steps(
     finally:
         if collecting:
             gc.enable()
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    """Raise ``ValueError`` for what ``torch.compile`` made of a module: it would be traced as plain."""
+    for module in model.modules():
+        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None):
+            raise ValueError("it is compiled (torch.compile), and what that takes is not predicted")
 
 
 def _libraries(tape: Tape) -> frozenset[str]:

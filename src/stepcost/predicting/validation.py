@@ -88,13 +88,15 @@ def expected_error(
     return BY_CUDNN if workspaces.estimated in (None, Estimated.BY_CUDNN) else None
 
 
-def most_too_low(request: Request, workspaces: Workspaces, card: Card | None, version: Version) -> float:
+def most_too_low(
+    request: Request, workspaces: Workspaces, card: Card | None, version: Version, *, unseen: str | None
+) -> float:
     """Return the share by which reserved memory may be predicted too low, as far as runs can tell.
 
-    Where no run was compared with that card and torch, it is taken to be as for batch sizes that are not in
-    the table, at least.
+    Where no run was compared with that card and torch, or a step rests on operators that are ``unseen``, it
+    is taken to be as for batch sizes that are not in the table, at least.
     """
-    estimated, validated = workspaces.estimated, is_validated(request, card, version)
+    estimated, validated = workspaces.estimated, unseen is None and is_validated(request, card, version)
     if validated and estimated is None and trained(request) == LANGUAGE_MODELS:
         return -LANGUAGE["peak_reserved_bytes"][0]
     if not validated and estimated in (None, Estimated.BY_CUDNN):

@@ -48,6 +48,9 @@ class Values:
         place = tensor.storage_offset(), tensor.shape, tensor.stride()
         return torch.empty(0, dtype=tensor.dtype).set_(known[0], *place)
 
+    def _has(self, tensor: torch.Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._known
+
     def answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, else_one: bool) -> Any:
         """Answer an operator that ``is_asked``; with 1.0 for a float that is not known, where that will do.
 
@@ -103,8 +106,12 @@ class Values:
         is_kept = _is_kept(made, MOST_FLOATS_OF_STATE if by_optimizer else MOST_FLOATS)
         if func in OF_GRADIENTS or not (changes or is_kept):
             return
-        if not changes and made.untyped_storage()._cdata in self._known:  # a view
+        if not changes and self._has(made):  # a view
             return
+        if not changes and any(
+            isinstance(one, torch.Tensor) and one.is_meta and not self._has(one) for one in args
+        ):
+            return  # nothing follows from what is not known
         leaves, spec = tree_flatten((args, kwargs))
         meta = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_meta]
         if changes and not (is_kept or any(self.of(one) is not None for one in meta)):

@@ -13,7 +13,7 @@ from stepcost.predicting.times.from_rates import time_on
 from stepcost.predicting.torch_versions import version_of
 from stepcost.predicting.traces import Traces, traces_of
 from stepcost.reading import Reading
-from stepcost.request import Request, why_not_predicted_on
+from stepcost.request import Request, in_precision_of, why_not_predicted_on
 from stepcost.row import described, measured
 
 
@@ -27,11 +27,12 @@ def on_cards(
 ) -> list[dict[str, Any]]:
     """Predict a step on each of some cards; return what a row of question 7 stores, most memory first.
 
-    Memory is that of the eager step, time that of the step under ``engine``. Of a card that such a step is
-    not predicted for, ``unread`` says why. ``on_card`` is called before each. Raises ``ValueError`` with one
-    line for what cannot be built or traced.
+    Memory is that of the eager step in the precision of ``engine``, time that of the step under ``engine``.
+    Of a card that such a step is not predicted for, ``unread`` says why. ``on_card`` is called before each.
+    Raises ``ValueError`` with one line for what cannot be built or traced.
     """
     launched = replace(request, engine=engine)
+    request = in_precision_of(engine, request)
     rows = []
     for card, row, found in _predicted(request, cards, torch_version, on_card):
         if found is not None:

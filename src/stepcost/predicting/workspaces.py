@@ -62,6 +62,8 @@ class Workspaces:
     """With what cuDNN's answers were not compared with a run; ``None`` where they were."""
     asked: set[str] = field(default_factory=set)
     """Convolutions that cuDNN was asked about."""
+    with_another: set[str] = field(default_factory=set)
+    """Convolutions whose workspaces are those of another cuDNN, with which they were recorded."""
     missing: set[str] = field(default_factory=set)
     """Convolutions that were asked for and are not in the table at any batch size."""
     missing_batches: set[str] = field(default_factory=set)
@@ -82,7 +84,7 @@ class Workspaces:
         asked, batches, missing = map(_counted, (self.asked, self.missing_batches, self.missing))
         caveat = f"; not validated {self.unvalidated}" if self.unvalidated else ""
         why = {
-            None: None,
+            None: self._why_another,
             Estimated.BY_CUDNN: f"{asked} by cuDNN {self.cudnn}'s own heuristics{caveat}",
             Estimated.FROM_BATCHES: f"{batches} not in the table at this batch size",
             Estimated.FROM_CONVOLUTIONS: f"{missing} not in the table",
@@ -90,6 +92,14 @@ class Workspaces:
         }[self.estimated]
         broken = None if self.library is None else self.library.broken
         return f"{why} (cuDNN {self.cudnn} cannot be asked: {broken})" if why and broken else why
+
+    @property
+    def _why_another(self) -> str | None:
+        if self.table is None or not self.with_another:
+            return None
+        brings = f"cuDNN {self.cudnn}" if self.cudnn else "a cuDNN that is not known here"
+        counted = _counted(self.with_another).replace(" is", " was").replace(" are", " were")
+        return f"{counted} recorded with cuDNN {self.table.cudnn}, and this torch brings {brings}"
 
     def of(self, one: Convolution, batch_size: int, direction: str) -> list[int]:
         """Workspace of a convolution and what it falls back to where there is no room for that.
@@ -112,6 +122,8 @@ class Workspaces:
             if found is not None:
                 self.asked.add(one.key)
                 return found
+        if recorded and not self._recorded_this_cudnn:
+            self.with_another.add(one.key)
         sizes: Sequence[Sequence[float]] = recorded or self._estimated(one, row, batch_size)
         # A weight in another layout was copied inside what was recorded; the trace has its own copy.
         copied = one.weight_bytes if one.weight_layout != one.output_layout else 0

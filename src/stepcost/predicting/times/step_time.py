@@ -103,7 +103,8 @@ def why_not_timed(request: Request) -> str | None:
     """Say why the time of a step cannot be predicted; ``None`` where it can."""
     if request.gpus > 1:
         return "the time of a step that several GPUs share is not predicted"
-    return ENGINES[request.engine].why_not_timed
+    engine = ENGINES[request.engine]
+    return engine.why_not_timed or engine.why_not(request.optimizer)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from unittest import mock
@@ -14,13 +15,15 @@ from stepcost.activations import LOSS
 from stepcost.operators import Operator, describe
 from stepcost.predicting.attention import ON_HOPPER, Attention
 from stepcost.predicting.tape import Tape
-from stepcost.predicting.trace import trace_steps
+from stepcost.predicting.trace import in_a_line, trace_steps
 from stepcost.prepare import batch_of, memory_format, optimizer_of, prepare, step_of
 from stepcost.reading import BACKWARD, FORWARD
 from stepcost.request import Request
 from stepcost.step import TrainingStep
 from stepcost.workload import workload_of
 
+UNRECORDED = re.compile(r"f64|complex\d+")
+"""Numbers of which cards make products at rates of their own, and no step was recorded."""
 OPTIMIZER = "(optimizer)"
 """Whose the operators of an optimizer's step are."""
 
@@ -76,7 +79,8 @@ def operators_of(request: Request, attention: Attention = ON_HOPPER) -> list[Tra
         finally:
             tape.called = None
 
-    with mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True):
+    capturing = mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=True)
+    with capturing, in_a_line(request, workload):
         trace_steps(
             model,
             lambda: batch_of(workload, request, "meta"),
@@ -85,4 +89,7 @@ def operators_of(request: Request, attention: Attention = ON_HOPPER) -> list[Tra
             attention=attention,
             last_step=listing,
         )
+    for operator, *_ in found:
+        if operator.flops and (numbers := UNRECORDED.search(operator.key)) is not None:
+            raise ValueError(f"no products in {numbers.group()} were recorded: what they take is not known")
     return found
