@@ -10,6 +10,7 @@ from stepcost.catalog.kinds import IMAGES, OWN, TOKENS
 from stepcost.machine import Machine
 from stepcost.reading import SCHEMA_VERSION
 from stepcost.request import step_words
+from stepcost.row import CutOff
 from stepcost.schema import fields_of
 from stepcost.session import Session
 from stepcost.units import counted, gb, mb
@@ -86,7 +87,13 @@ def notes(session: Session) -> list[str]:
 
 
 def record_of(
-    session: Session, *, command: Iterable[str], skipped: list[Any], failed: list[Any], more_notes: list[str]
+    session: Session,
+    *,
+    command: Iterable[str],
+    skipped: list[Any],
+    failed: list[Any],
+    cut_off: CutOff | None,
+    more_notes: list[str],
 ) -> dict[str, Any]:
     """Return what all rows of a session have in common, as plain data for the saved file."""
     model = asdict(session.model)
@@ -108,6 +115,7 @@ def record_of(
         },
         "skipped": skipped,
         "failed": failed,
+        "cut_off": cut_off and asdict(cut_off),
         "notes": [*notes(session), *more_notes],
         "costs": session.costs.table(),
     }

@@ -336,6 +336,17 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutOff:
+    """How a run ended before its end."""
+
+    why: str | None = stored(
+        "`interrupted` (Ctrl-C, a time limit), or what pytest says: `stopping after 1 failures`"
+    )
+    not_run: int | None = stored("how many of the tests selected did not run to their end")
+    selected: int | None = stored("how many were selected")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """Where the time of a run went."""
 
@@ -358,6 +369,9 @@ class SessionRecord:
     dataset: Named | None = stored("as described in the header")
     skipped: tuple[Skip, ...] | None = stored("which tests, and why")
     failed: tuple[Failed, ...] | None = stored("which tests, with one line each")
+    cut_off: CutOff | None = stored(
+        "of a run that ended before every selected test had run; null of a whole one, absent from older files"
+    )
     notes: tuple[str, ...] | None = stored(
         "what a reader must know: another process on the GPU, NVML missing, a stand-in model, a resumed run"
     )
