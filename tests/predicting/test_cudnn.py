@@ -21,10 +21,10 @@ from stepcost.predicting.convolution import (
     FORWARD,
     Convolution,
 )
+from stepcost.predicting.cudnn_left_out import NONE_LEFT_OUT, LeftOut, learned, signatures
 from stepcost.predicting.cudnn_library import FOLDERS, Library, Plan, device_here, find_folder
 from stepcost.predicting.cudnn_plans import workspaces_of
 from stepcost.predicting.devices import MULTIPROCESSORS, described
-from stepcost.predicting.left_out import NONE_LEFT_OUT, LeftOut, learned, signatures
 from stepcost.predicting.recorded import Table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.trace import trace_run

@@ -10,8 +10,8 @@ import torch
 
 from stepcost.catalog.cards import Card
 from stepcost.catalog.language_models import language_config, most_positions
-from stepcost.predicting.communicators import card_among
 from stepcost.predicting.compared import rests_on
+from stepcost.predicting.nccl_context import card_among
 from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
