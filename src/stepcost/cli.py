@@ -16,8 +16,8 @@ from stepcost.catalog.cards import CARDS, find_card
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.models import kind_of
 from stepcost.command_line import Parser, add_flag, add_step, command, steps_asked, value
-from stepcost.flags import MOST_GPUS, names_of, one_of, whole, wholes
-from stepcost.price import price_of, prices_of
+from stepcost.flags import MOST_GPUS, names_of, one_of, priced, whole, wholes
+from stepcost.price import price_of
 from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, in_precision_of, step_named
 from stepcost.settings import check_fsdp
 
@@ -99,7 +99,7 @@ def _add_shared(parser: Parser) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     cards = value(options, "card", names_of(CARDS)) or (None,)
-    prices = {} if options.price is None else prices_of(options.price, [one for one in cards if one])
+    prices = value(options, "price", priced(filter(None, cards))) or {}
     epoch = whole(1)("--epoch", options.epoch)
     if options.price is not None and options.engine is None:
         raise ValueError("--price needs --engine: of a captured step the time is predicted")
@@ -209,7 +209,7 @@ def _add_cards(commands: Any) -> None:
 
 def _cards(options: argparse.Namespace) -> int:
     names = value(options, "card", names_of(CARDS))
-    prices = {} if options.price is None else prices_of(options.price, names)
+    prices = value(options, "price", priced(names)) or {}
     epoch = whole(1)("--epoch", options.epoch)
     engine = one_of(name for name, row in ENGINES.items() if row.captured)("--engine", options.engine)
     shared = _shared(options)

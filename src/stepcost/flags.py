@@ -12,7 +12,7 @@ from stepcost.catalog.datasets import NAMED
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.savers import PLAIN, SAVERS, find_savers
-from stepcost.price import price_of
+from stepcost.price import Price, price_of, prices_of
 from stepcost.request import BLOCKS, PARALLEL
 
 T = TypeVar("T")
@@ -163,6 +163,21 @@ def price(flag: str, text: str) -> str:
         return price_of(text).given
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
+
+
+def priced(cards: Iterable[str]) -> Callable[[str, str], dict[str, Price]]:
+    """Read what an hour of each of some cards costs."""
+    known = tuple(cards)
+
+    def read(flag: str, text: str) -> dict[str, Price]:
+        if not known:
+            raise ValueError(f"{flag} needs --gpu: the price of which card?")
+        try:
+            return prices_of(text, known)
+        except ValueError as error:
+            raise ValueError(f"{flag}: {error}") from None
+
+    return read
 
 
 def engines(flag: str, text: str) -> tuple[str, ...]:

@@ -51,9 +51,9 @@ def prices_of(text: str, cards: Collection[str]) -> dict[str, Price]:
         if not is_given:
             raise ValueError(f"{part!r} {NO_PRICE}")
         if name not in cards:
-            raise ValueError(f"{name!r} is not among the cards {', '.join(cards)}")
+            raise ValueError(f"{name!r} is none of the cards asked about; it takes {', '.join(cards)}")
         if name in found:
-            raise ValueError(f"{name} has two prices")
+            raise ValueError(f"{name} has two prices; it takes one")
         try:
             found[name] = price_of(money if "/" in money else f"{money}/h")
         except ValueError:
