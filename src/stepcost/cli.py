@@ -17,7 +17,7 @@ from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.models import kind_of
 from stepcost.command_line import Parser, add_flag, add_step, command, steps_asked, value
 from stepcost.flags import MOST_GPUS, names_of, one_of, priced, whole, wholes
-from stepcost.price import price_of
+from stepcost.price import run_prices
 from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, in_precision_of, step_named
 from stepcost.settings import check_fsdp
 
@@ -288,8 +288,8 @@ def _report(options: argparse.Namespace) -> int:
     from stepcost.report.command import report  # noqa: PLC0415 (see above)
 
     given = value(options, "price")
-    price = None if given is None else price_of(given)
-    return report(options.runs, options.out, options.storage, price)
+    prices = None if given is None else run_prices(given)
+    return report(options.runs, options.out, options.storage, prices)
 
 
 def _add_compare(commands: Any) -> None:

@@ -12,7 +12,7 @@ from stepcost.catalog.datasets import NAMED
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.savers import PLAIN, SAVERS, find_savers
-from stepcost.price import Price, price_of, prices_of
+from stepcost.price import Price, prices_of, run_prices
 from stepcost.request import BLOCKS, PARALLEL
 
 T = TypeVar("T")
@@ -158,11 +158,12 @@ def engine(flag: str, text: str) -> str:
 
 
 def price(flag: str, text: str) -> str:
-    """Read what an hour costs."""
+    """Read what an hour of the GPU, or of cards, costs."""
     try:
-        return price_of(text).given
+        run_prices(text)
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
+    return text.strip()
 
 
 def priced(cards: Iterable[str]) -> Callable[[str, str], dict[str, Price]]:
