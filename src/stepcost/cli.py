@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from stepcost.catalog.cards import CARDS, find_card
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.models import kind_of
 from stepcost.command_line import Parser, add_flag, add_step, command, steps_asked, value
 from stepcost.flags import MOST_GPUS, names_of, one_of, priced, whole, wholes
 from stepcost.price import run_prices
+from stepcost.progress import progress
 from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, STEP, in_precision_of, step_named
 from stepcost.settings import check_fsdp
 
@@ -231,8 +230,8 @@ def _cards(options: argparse.Namespace) -> int:
         asked = steps_asked(options, kind_of(options.model), shared)
         if (steps := len(asked) // len(shared)) > 1:
             raise ValueError(f"{steps} steps are asked about; cards takes one, predict takes several")
-        with tqdm(total=len(names) * len(asked), desc="cards", leave=False, disable=None) as bar:
-            predicted |= {"cards": [CARDS[name] for name in names], "on_card": lambda _: bar.update()}
+        with progress("cards", len(names) * len(asked)) as begin:
+            predicted |= {"cards": [CARDS[name] for name in names], "on_card": lambda card: begin(card.name)}
             if several:
                 rows = shared_on_cards(asked, **predicted)
             else:
