@@ -354,6 +354,28 @@ def test_what_another_cudnn_was_recorded_to_take_is_asked_again() -> None:
     assert known(None, cudnn="9.26").of(SQUARE, 4, FORWARD) == [10]
 
 
+def test_a_question_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many layers and steps take the same convolution; another batch size is another question."""
+    library = Answering(plan(77))
+    told: list[int] = []
+    usual = library.plans
+
+    def plans(one: Convolution, batch_size: int, *more: Any) -> list[Plan]:
+        told.append(batch_size)
+        return usual(one, batch_size, *more)
+
+    monkeypatch.setattr(library, "plans", plans)
+    for batch in (4, 4, 8, 4):
+        assert known(library, cudnn="9.26").of(SQUARE, batch, FORWARD) == [77]
+    assert told == [4, 8]
+
+
+def test_cards_that_one_table_stands_for_learn_from_it_once() -> None:
+    """Neither a T4 nor an A10 has a table: the same is learned for both; an H100 has lists besides."""
+    assert unasked_on("7.5", "9.19") is unasked_on("8.6", "9.19")
+    assert unasked_on("9.0", "9.19") is not unasked_on("8.6", "9.19")
+
+
 def test_a_16_bit_convolution_never_takes_what_float32_was_recorded_to_take() -> None:
     """Neither at that batch size nor as the nearest of its kind."""
     workspaces = known(None)

@@ -7,6 +7,7 @@ plans that are left out of the answer (``unasked.py``).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -60,6 +61,7 @@ IN_LAST_ROUND = (1650, 2200)
 """Shortest part of 16-bit sums in the last of several rounds: of as many parts as fit, of a power of two."""
 
 
+@functools.cache  # a step asks about a convolution again in every layer like it, and a search in every step
 def workspaces_of(
     library: Library,
     one: Convolution,

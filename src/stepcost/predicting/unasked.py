@@ -228,5 +228,15 @@ def unasked_on(compute_capability: str, cudnn: str | None) -> Unasked | None:
 
     And from the lists of a cuDNN such as 9.19 there, where they were recorded.
     """
+    lists = find_left_out(compute_capability, cudnn)
+    if lists is None:
+        return _without_lists(compute_capability if find_table(compute_capability) else STANDS_FOR_ALL)
     table = find_table(compute_capability) or find_table(STANDS_FOR_ALL)
-    return None if table is None else Unasked(table, find_left_out(compute_capability, cudnn))
+    return None if table is None else Unasked(table, lists)
+
+
+@functools.cache
+def _without_lists(compute_capability: str) -> Unasked | None:
+    """Return what is learned from a table alone: once, for all cards that it stands for."""
+    table = find_table(compute_capability)
+    return None if table is None else Unasked(table)
