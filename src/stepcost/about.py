@@ -79,10 +79,10 @@ def notes(session: Session) -> list[str]:
             f"process {other.pid} ({other.name}) holds {held} on {machine.device}; "
             "readings here are of the suite's own processes only, times may suffer"
         )
-    if session.validation is not None:
-        found.append(f"predictions: {session.validation}")
-    if session.validation_of_ranks is not None:
-        found.append(f"predictions of several GPUs: {session.validation_of_ranks}")
+    if session.predictions.validation is not None:
+        found.append(f"predictions: {session.predictions.validation}")
+    if session.predictions.validation_of_ranks is not None:
+        found.append(f"predictions of several GPUs: {session.predictions.validation_of_ranks}")
     return [*found, *session.notes]
 
 
