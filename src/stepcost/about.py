@@ -10,9 +10,9 @@ from stepcost.catalog.kinds import IMAGES, OWN, TOKENS
 from stepcost.machine import Machine
 from stepcost.reading import SCHEMA_VERSION
 from stepcost.request import step_words
-from stepcost.row import CutOff
 from stepcost.schema import fields_of
 from stepcost.session import Session
+from stepcost.session_record import CutOff
 from stepcost.units import counted, gb, mb
 
 IDENTITY = tuple(fields_of(Machine))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from stepcost.reading import SCHEMA_VERSION
-from stepcost.row import MACHINE, ROW, SESSION
+from stepcost.row import ROW
 from stepcost.schema import clean, text
+from stepcost.session_record import MACHINE, SESSION
 
 MOST_COMPLAINTS = 20
 """A run with more bad values than this gets one note for the rest."""

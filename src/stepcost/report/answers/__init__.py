@@ -21,8 +21,9 @@ from stepcost.report.answers import (
 )
 from stepcost.report.rows import Row, of_question, own_first, source_of
 from stepcost.report.said import Answer, Money, Said
-from stepcost.row import MACHINE, clean_row
+from stepcost.row import clean_row
 from stepcost.schema import clean
+from stepcost.session_record import MACHINE
 from stepcost.units import counted
 
 
