@@ -370,6 +370,22 @@ def test_a_question_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == [4, 8]
 
 
+def test_lists_are_asked_for_only_where_some_were_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an H100 tell which plan comes first; of a card without any none is asked for."""
+    library = Answering(plan(77))
+    told: list[Convolution] = []
+
+    def listed(one: Convolution, *_: Any) -> list[Any]:
+        told.append(one)
+        return []
+
+    monkeypatch.setattr(library, "listed", listed)
+    for capability, times in (("8.6", 0), ("9.0", 1)):
+        unasked = unasked_on(capability, "9.19")
+        assert workspaces_of(library, SQUARE, 4, FORWARD, multiprocessors=132, unasked=unasked) == [77]
+        assert len(told) == times
+
+
 def test_cards_that_one_table_stands_for_learn_from_it_once() -> None:
     """Neither a T4 nor an A10 has a table: the same is learned for both; an H100 has lists besides."""
     assert unasked_on("7.5", "9.19") is unasked_on("8.6", "9.19")
