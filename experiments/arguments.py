@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from stepcost.catalog.cards import CARDS
 from stepcost.catalog.optimizers import OPTIMIZERS
-from stepcost.command_line import Parser
+from stepcost.cli.parser import Parser
 from stepcost.request import Request
 
 T = TypeVar("T")

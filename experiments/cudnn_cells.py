@@ -2,7 +2,8 @@
 
 ``python -m experiments.cudnn_cells ANSWERS READINGS ...``: ``ANSWERS`` are those of
 ``experiments.cudnn_answers``; of these, the convolutions that the steps of ``READINGS`` are made of, at their
-batch sizes, from which nothing was learned (``experiments.left_out``). Needs the cuDNN that was recorded.
+batch sizes, from which nothing was learned (``experiments.cudnn_left_out``). Needs the cuDNN that was
+recorded.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.arguments import parser_of
-from experiments.left_out import RECORDED_ON, WITH_TORCH, measured_in
+from experiments.cudnn_left_out import RECORDED_ON, WITH_TORCH, measured_in
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting.convolution import Convolution
-from stepcost.predicting.left_out import PRODUCT, kind_of
+from stepcost.predicting.cudnn_left_out import PRODUCT, kind_of
 from stepcost.predicting.workspaces import workspaces_on
 
 MIB = 2**20

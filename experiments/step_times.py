@@ -22,7 +22,7 @@ from unittest import mock
 
 from experiments.arguments import parser_of
 from stepcost.catalog.cards import CARDS
-from stepcost.predicting.times.left_out import (
+from stepcost.predicting.times.doubts import (
     BATCH,
     LEFT_OUT,
     MODEL,

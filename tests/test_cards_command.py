@@ -126,10 +126,11 @@ def test_what_an_engine_cannot_run_has_no_time(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--price", "h100-80gb"], "it takes h100-80gb=2.50"),
-        (["--price", "a100=2"], "'a100' is not among the cards"),
-        (["--price", "t4=1,t4=2"], "t4 has two prices"),
-        (["--price", "t4=cheap"], "'t4=cheap' is no price of a card; it takes h100-80gb=2.50"),
+        (["--price", "h100-80gb"], "--price: 'h100-80gb' is no price of a card; it takes h100-80gb=2.50"),
+        (["--price", "a100=2"], "--price: 'a100' is none of the cards asked about; it takes t4, "),
+        (["--price", "t4=1,t4=2"], "--price: t4 has two prices; it takes one"),
+        (["--price", "t4=cheap"], "--price: 't4=cheap' is no price of a card; it takes h100-80gb=2.50"),
+        (["--price", ","], "--price: ',' names no price; it takes h100-80gb=2.50"),
         (["--batch-size", "8,16"], "2 steps are asked about; cards takes one"),
         (["--engine", "eager"], "unknown name 'eager'"),
         (["--epoch", "0"], "not a whole number of 1 or more"),

@@ -316,6 +316,8 @@ def test_time_that_is_not_known_says_why(capsys: pytest.CaptureFixture[str]) -> 
     assert "--engine needs --gpu" in capsys.readouterr().err
     assert predict(["small-cnn", "--gpu", "h100-80gb", "--price", "h100-80gb=1"]) == 2
     assert "--price needs --engine" in capsys.readouterr().err
+    assert predict(["small-cnn", "--price", "h100-80gb=1"]) == 2
+    assert "--price needs --gpu: the price of which card?" in capsys.readouterr().err
 
 
 def test_no_error_is_expected_of_what_no_gpu_was_asked(

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stepcost.reading import Moment, Reading
-from stepcost.row import ROW, checked, schema_page
+from stepcost.row import ROW, checked
 from stepcost.schema import REQUIRED, Change, Count, Share, build, clean, fields_of, stored
+from stepcost.schema_page import schema_page
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,6 +12,7 @@ from stepcost.reading import SCHEMA_VERSION
 from stepcost.request import step_words
 from stepcost.schema import fields_of
 from stepcost.session import Session
+from stepcost.session_record import CutOff
 from stepcost.units import counted, gb, mb
 
 IDENTITY = tuple(fields_of(Machine))
@@ -78,15 +79,21 @@ def notes(session: Session) -> list[str]:
             f"process {other.pid} ({other.name}) holds {held} on {machine.device}; "
             "readings here are of the suite's own processes only, times may suffer"
         )
-    if session.validation is not None:
-        found.append(f"predictions: {session.validation}")
-    if session.validation_of_ranks is not None:
-        found.append(f"predictions of several GPUs: {session.validation_of_ranks}")
+    if session.predictions.validation is not None:
+        found.append(f"predictions: {session.predictions.validation}")
+    if session.predictions.validation_of_ranks is not None:
+        found.append(f"predictions of several GPUs: {session.predictions.validation_of_ranks}")
     return [*found, *session.notes]
 
 
 def record_of(
-    session: Session, *, command: Iterable[str], skipped: list[Any], failed: list[Any], more_notes: list[str]
+    session: Session,
+    *,
+    command: Iterable[str],
+    skipped: list[Any],
+    failed: list[Any],
+    cut_off: CutOff | None,
+    more_notes: list[str],
 ) -> dict[str, Any]:
     """Return what all rows of a session have in common, as plain data for the saved file."""
     model = asdict(session.model)
@@ -108,6 +115,7 @@ def record_of(
         },
         "skipped": skipped,
         "failed": failed,
+        "cut_off": cut_off and asdict(cut_off),
         "notes": [*notes(session), *more_notes],
         "costs": session.costs.table(),
     }

@@ -12,7 +12,7 @@ from stepcost.catalog.datasets import NAMED
 from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.optimizers import find_optimizer
 from stepcost.catalog.savers import PLAIN, SAVERS, find_savers
-from stepcost.price import price_of
+from stepcost.price import Price, prices_of, run_prices
 from stepcost.request import BLOCKS, PARALLEL
 
 T = TypeVar("T")
@@ -158,11 +158,27 @@ def engine(flag: str, text: str) -> str:
 
 
 def price(flag: str, text: str) -> str:
-    """Read what an hour costs."""
+    """Read what an hour of the GPU, or of cards, costs."""
     try:
-        return price_of(text).given
+        run_prices(text)
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
+    return text.strip()
+
+
+def priced(cards: Iterable[str]) -> Callable[[str, str], dict[str, Price]]:
+    """Read what an hour of each of some cards costs."""
+    known = tuple(cards)
+
+    def read(flag: str, text: str) -> dict[str, Price]:
+        if not known:
+            raise ValueError(f"{flag} needs --gpu: the price of which card?")
+        try:
+            return prices_of(text, known)
+        except ValueError as error:
+            raise ValueError(f"{flag}: {error}") from None
+
+    return read
 
 
 def engines(flag: str, text: str) -> tuple[str, ...]:

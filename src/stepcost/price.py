@@ -1,10 +1,12 @@
-"""What an hour of a card costs, as it was given."""
+"""What an hour of a GPU costs, as it was given."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from stepcost.catalog.cards import CARDS
 
 HOUR_S = 3600
 NO_PRICE = "is no price of a card; it takes h100-80gb=2.50 for 2.50 an hour"
@@ -32,6 +34,23 @@ class Price:
         return f"{self.symbol}{money:,.{places}f}"
 
 
+@dataclass(frozen=True)
+class Prices:
+    """What an hour costs of the GPU that a run was made on, and of cards by their names."""
+
+    here: Price | None = None
+    cards: Mapping[str, Price] = field(default_factory=dict)
+
+    def of_gpu(self, gpu: str | None) -> Price | None:
+        """Return the price of the run's GPU, which is called ``gpu``; ``None`` where none was given."""
+        return self.here or next((one for name, one in self.cards.items() if CARDS[name].gpu == gpu), None)
+
+    def by_card(self, gpu: str | None) -> dict[str, Price]:
+        """Return the price of each card that has one: that of the run's GPU is of the card it is."""
+        own = {name: self.here for name, card in CARDS.items() if self.here and card.gpu == gpu}
+        return own | {**self.cards}
+
+
 def price_of(text: str) -> Price:
     """Read ``2.50/h`` or ``$2.50/h``. Raises ``ValueError`` in one line."""
     found = _AN_HOUR.fullmatch(text.strip())
@@ -51,9 +70,9 @@ def prices_of(text: str, cards: Collection[str]) -> dict[str, Price]:
         if not is_given:
             raise ValueError(f"{part!r} {NO_PRICE}")
         if name not in cards:
-            raise ValueError(f"{name!r} is not among the cards {', '.join(cards)}")
+            raise ValueError(f"{name!r} is none of the cards asked about; it takes {', '.join(cards)}")
         if name in found:
-            raise ValueError(f"{name} has two prices")
+            raise ValueError(f"{name} has two prices; it takes one")
         try:
             found[name] = price_of(money if "/" in money else f"{money}/h")
         except ValueError:
@@ -61,3 +80,18 @@ def prices_of(text: str, cards: Collection[str]) -> dict[str, Price]:
     if not found:
         raise ValueError(f"{text!r} names no price; it takes h100-80gb=2.50 for 2.50 an hour")
     return found
+
+
+def run_prices(text: str) -> Prices:
+    """Read what an hour of a run's GPU costs, of cards, or both: ``2.50/h,a10=0.60``.
+
+    Raises ``ValueError`` in one line.
+    """
+    parts = text.split(",")
+    own = [part for part in parts if "=" not in part]
+    of_cards = ",".join(part for part in parts if "=" in part)
+    if len(own) > 1:
+        raise ValueError(f"{text!r} has {len(own)} prices of the GPU; it takes one, such as 2.50/h")
+    return Prices(
+        here=price_of(own[0]) if own else None, cards=prices_of(of_cards, CARDS) if of_cards else {}
+    )

@@ -1,4 +1,4 @@
-"""All that a saved run holds of ours: the fields of its rows, of its session and of its machine.
+"""All that a row of a saved run holds of ours.
 
 ``python -m stepcost.row`` prints ``docs/schema.md``, which is made from these declarations.
 """
@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stepcost.machine import Clocks, Machine, throttled
-from stepcost.reading import SCHEMA_VERSION, Reading
+from stepcost.machine import throttled
+from stepcost.reading import Reading
 from stepcost.request import Request
-from stepcost.schema import REQUIRED, Count, Field, Share, clean, fields_of, stored
+from stepcost.row_times import Energy, EngineStep, PredictedTime, Times
+from stepcost.schema import Count, Share, clean, fields_of, stored, union
 from stepcost.search import PredictedLargest, PredictedLongest, Search
 
 
@@ -89,123 +90,6 @@ class Derived:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stats:
-    """pytest-benchmark's statistics of the seconds that ``timed`` names."""
-
-    median: float | None = stored("", unit="s")
-    mean: float | None = stored("", unit="s")
-    stddev: float | None = stored("", unit="s")
-    min: float | None = stored("", unit="s")
-    max: float | None = stored("", unit="s")
-    rounds: int | None = stored("how many were timed")
-    data: tuple[float, ...] | None = stored("seconds of each, where they were saved")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Times:
-    """Of rows that were timed, most of them on a GPU."""
-
-    stats: Stats | None = stored(
-        "of the seconds that `timed` names, the device synchronised at the end of each"
-    )
-    rounds_s: tuple[float, ...] | None = stored("seconds of each timed round, in order")
-    clocks: Clocks | None = stored("right after the timed rounds")
-    gpu_busy_s: float | None = stored(
-        "time in a step during which a kernel runs (profiler; copies within the GPU count, others do not)"
-    )
-    gpu_busy_share: float | None = stored("its share of the median step time")
-    kernel_s: float | None = stored("sum of the kernels' times in a step")
-    kernels: float | None = stored("how many kernels there are in a step")
-    transfer_s: float | None = stored("time of copies between host and GPU in a step")
-    communication_s: float | None = stored(
-        "of several GPUs: time in a step during which NCCL's kernels run, on the GPU that waits least"
-    )
-    exposed_communication_s: float | None = stored("that of it during which no other kernel runs there")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictedTime:
-    """Of predicted rows: what a captured step would take."""
-
-    step_s: float | None = stored("a step, the optimizer included")
-    step_low_s: float | None = stored("with `step_high_s` the interval that the measured step is expected in")
-    step_high_s: float | None = stored("its other end")
-    step_basis: str | None = stored(
-        "what that rests on: `recorded on this card`, or another one, `from rates`"
-    )
-    step_engine: str | None = stored("the engine that launches that step; `engine` is that of the memory")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictedStep:
-    """Of a measured row, beside what was measured."""
-
-    step_s: float = stored("a step", default=REQUIRED)
-    step_low_s: float = stored("with `step_high_s` the interval it is expected in", default=REQUIRED)
-    step_high_s: float = stored("its other end", default=REQUIRED)
-    step_basis: str | None = stored("as of predicted rows")
-    recorded_torch: str | None = stored("torch under which its operators were recorded")
-    by_operator_s: dict[str, float] | None = stored("as `by_operator_s` of the row")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineStep:
-    """Question 4."""
-
-    prepare_s: float | None = stored(
-        "warm-up, compilation and capture, from the built model to the first finished step of the engine"
-    )
-    least_bytes: int | None = stored(
-        "what any engine must move in this step ([performance.md](performance.md))"
-    )
-    step_flops: float | None = stored("operations of a step, a multiplication and an addition counted as two")
-    copy_bytes_per_s: float | None = stored(
-        "the card's rate, measured in the run: a copy of 1 GiB, read and written", unit="bytes/s"
-    )
-    matrix_flops_per_s: float | None = stored(
-        "the same of an 8192 x 8192 product in TF32 or bf16", unit="operations/s"
-    )
-    least_s: float | None = stored(
-        "the longer of `least_bytes / copy_bytes_per_s` and `step_flops / matrix_flops_per_s`"
-    )
-    by_operator_s: dict[str, float] | None = stored(
-        "seconds of each operator of a captured step on the GPU, the largest first: its kernels were timed "
-        "in place, and which operator launched which follows from the step's trace "
-        "([prediction-time.md](prediction-time.md))"
-    )
-    predicted_step: PredictedStep | None = stored(
-        "what was predicted of that step, from operators that were recorded before this run"
-    )
-    losses: tuple[float, ...] | None = stored("loss of each step of one epoch in fp64")
-    losses_eager: tuple[float, ...] | None = stored("the same of the eager engine")
-    loss_difference: float | None = stored("the largest relative difference between the two")
-    steps: int | None = stored("steps of that epoch")
-    norm_steps: int | None = stored("what batch norm counted of them; null where there is none")
-    optimizer_steps: int | None = stored("what the optimizer counted of them; null where it counts none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Energy:
-    """Question 4, in joules: of the whole card, by NVML's energy counter ([method.md](method.md))."""
-
-    energy_j: float | None = stored(
-        "of a step, over steps that follow each other; joules by image or sequence are derived"
-    )
-    energy_interval_j: tuple[float, ...] | None = stored(
-        "from and to: the counter's resolution and, at 95 %, the spread over the windows of one process"
-    )
-    energy_windows_j: tuple[float, ...] | None = stored("of a step in each window, in order")
-    power_w: float | None = stored("mean power in those windows")
-    idle_power_w: float | None = stored(
-        "the same right before, with a context and nothing to do. `1 - idle_power_w / power_w` is the share "
-        "of `energy_j` above idle"
-    )
-    temperature_steady: bool | None = stored(
-        "whether the temperature had been steady for a second before the windows began"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Epoch:
     """One epoch of a training run."""
 
@@ -277,95 +161,8 @@ PARTS = (
 )
 """What a row is made of."""
 
-
-def _union(*parts: type) -> dict[str, Field]:
-    found: dict[str, Field] = {}
-    for part in parts:
-        twice = found.keys() & fields_of(part).keys()
-        if twice:
-            raise TypeError(f"declared twice: {', '.join(sorted(twice))}")
-        found |= fields_of(part)
-    return found
-
-
-ROW = _union(*PARTS)
+ROW = union(*PARTS)
 """Every field of a row, by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Processor:
-    """The host's processor, as pytest-benchmark describes it."""
-
-    brand_raw: str | None = stored("its name")
-    count: int | None = stored("cores")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Host:
-    """Alongside our fields, what is used of pytest-benchmark's own."""
-
-    python_version: str | None = stored("version of Python")
-    cpu: Processor | None = stored("the processor")
-
-
-MACHINE = _union(Machine, Host)
-"""What is used of ``machine_info``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """A model or a data set."""
-
-    name: str | None = stored("its name")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skip:
-    """A test that was skipped."""
-
-    test: str | None = stored("its node id")
-    reason: str | None = stored("why")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failed:
-    """A test that failed: a relation that did not hold, or a child that died."""
-
-    test: str | None = stored("its node id")
-    message: str | None = stored("one line")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Where the time of a run went."""
-
-    part: str = stored("what was done", default=REQUIRED)
-    seconds: float = stored("in all", default=REQUIRED)
-    times: int | None = stored("how often")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionRecord:
-    """What all rows of a session have in common."""
-
-    schema_version: int | None = stored("version of this page")
-    command: tuple[str, ...] | None = stored("the arguments given to pytest")
-    settings: dict[str, Any] | None = stored("every flag of the suite with the value used")
-    device: str | None = stored("`cuda:N` or `cpu`")
-    why_no_gpu: str | None = stored("the reason for the latter")
-    clocks: Clocks | None = stored("when the session started; null without a GPU")
-    model: Named | None = stored("as described in the header")
-    dataset: Named | None = stored("as described in the header")
-    skipped: tuple[Skip, ...] | None = stored("which tests, and why")
-    failed: tuple[Failed, ...] | None = stored("which tests, with one line each")
-    notes: tuple[str, ...] | None = stored(
-        "what a reader must know: another process on the GPU, NVML missing, a stand-in model, a resumed run"
-    )
-    costs: tuple[Cost, ...] | None = stored("costliest first; of a resumed run, the later part's")
-
-
-SESSION = fields_of(SessionRecord)
-"""What is stored under ``stepcost``, next to ``benchmarks``."""
 
 
 def clean_row(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -391,41 +188,7 @@ def checked(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"throttled": throttled(fields["clocks"])} if "clocks" in fields else fields
 
 
-PREAMBLE = f"""\
-# What is stored
-
-`pytest benchmarks/ --benchmark-save=run1` writes one pytest-benchmark file,
-`.benchmarks/<machine>/0001_run1.json`. What it holds of ours is listed here, from the declarations in the
-code: `python -m stepcost.row > docs/schema.md`. Schema version: **{SCHEMA_VERSION}**.
-
-Sizes are integers in bytes, times are floats in seconds, shares and accuracies are fractions between 0 and 1.
-`null` means 'could not be read', and the row's `unread` says why. A figure is never zero because it is
-missing. *Identifies*: rows are compared only where all these agree. *Gated*: a comparison fails where it
-grows ([compare.md](compare.md)).
-"""
-
-
-def schema_page() -> str:
-    """Return the text of ``docs/schema.md``."""
-    lines = [PREAMBLE, "## The rows: `extra_info` of each benchmark", ""]
-    for part in PARTS:
-        lines += [f"### {(part.__doc__ or '').strip().splitlines()[0]}", "", *_table(fields_of(part)), ""]
-    lines += ["## The session: `stepcost`, next to `benchmarks`", "", *_table(SESSION), ""]
-    lines += ["## The machine: in `machine_info`", "", *_table(MACHINE), ""]
-    return "\n".join(lines)
-
-
-def _table(known: dict[str, Field]) -> Iterator[str]:
-    yield "| name | unit | meaning |"
-    yield "|---|---|---|"
-    for name, one in known.items():
-        marks = [mark for mark, holds in (("identifies", one.identifies), ("gated", one.gated)) if holds]
-        meaning = one.meaning + (f" *({', '.join(marks)})*" if marks else "")
-        yield f"| `{name}` | {one.unit} | {meaning} |"
-        if one.parts is not None:
-            for inner in fields_of(one.parts).values():
-                yield f"| `{name}.{inner.name}` | {inner.unit} | {inner.meaning} |"
-
-
 if __name__ == "__main__":
+    from stepcost.schema_page import schema_page
+
     sys.stdout.write(schema_page())

@@ -133,6 +133,17 @@ def fields_of(part: type) -> dict[str, Field]:
     return found
 
 
+def union(*parts: type) -> dict[str, Field]:
+    """Return every field of some parts, by name. Raises ``TypeError`` for one that is declared twice."""
+    found: dict[str, Field] = {}
+    for part in parts:
+        twice = found.keys() & fields_of(part).keys()
+        if twice:
+            raise TypeError(f"declared twice: {', '.join(sorted(twice))}")
+        found |= fields_of(part)
+    return found
+
+
 def clean(values: Mapping[str, Any], known: Mapping[str, Field]) -> tuple[dict[str, Any], list[str]]:
     """Keep the known fields of ``values`` that are of their type.
 

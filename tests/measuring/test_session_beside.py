@@ -63,7 +63,7 @@ def step_of(monkeypatch: pytest.MonkeyPatch) -> Any:
         limits: dict[str, Any] = {"copy_bytes_per_s": 1e9, "step_flops": None, "unread": {}}
         took = {"fits": True, "least_bytes": 10**6, "unread": unread} | measured
         monkeypatch.setattr(Measurements, "engine_step", lambda *_, **__: dict(took))
-        monkeypatch.setattr(session, "limits", lambda *_: dict(limits))
+        session.limits = SimpleNamespace(of=lambda *_: dict(limits))  # type: ignore[assignment]
         monkeypatch.setattr(session, "worker", lambda job: {jobs.PREDICTION: child}[job])
         return session.engine_step(REQUEST, lambda *_: None)
 

@@ -21,10 +21,10 @@ from stepcost.predicting.convolution import (
     FORWARD,
     Convolution,
 )
+from stepcost.predicting.cudnn_left_out import NONE_LEFT_OUT, LeftOut, learned, signatures
 from stepcost.predicting.cudnn_library import FOLDERS, Library, Plan, device_here, find_folder
 from stepcost.predicting.cudnn_plans import workspaces_of
 from stepcost.predicting.devices import MULTIPROCESSORS, described
-from stepcost.predicting.left_out import NONE_LEFT_OUT, LeftOut, learned, signatures
 from stepcost.predicting.recorded import Table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.trace import trace_run
@@ -352,6 +352,44 @@ def test_what_another_cudnn_was_recorded_to_take_is_asked_again() -> None:
     """A table of 9.19 says nothing exact of the 9.26 that another torch brings, if that can be asked."""
     assert known(Answering(plan(77)), cudnn="9.26").of(SQUARE, 4, FORWARD) == [77]
     assert known(None, cudnn="9.26").of(SQUARE, 4, FORWARD) == [10]
+
+
+def test_a_question_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many layers and steps take the same convolution; another batch size is another question."""
+    library = Answering(plan(77))
+    told: list[int] = []
+    usual = library.plans
+
+    def plans(one: Convolution, batch_size: int, *more: Any) -> list[Plan]:
+        told.append(batch_size)
+        return usual(one, batch_size, *more)
+
+    monkeypatch.setattr(library, "plans", plans)
+    for batch in (4, 4, 8, 4):
+        assert known(library, cudnn="9.26").of(SQUARE, batch, FORWARD) == [77]
+    assert told == [4, 8]
+
+
+def test_lists_are_asked_for_only_where_some_were_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an H100 tell which plan comes first; of a card without any none is asked for."""
+    library = Answering(plan(77))
+    told: list[Convolution] = []
+
+    def listed(one: Convolution, *_: Any) -> list[Any]:
+        told.append(one)
+        return []
+
+    monkeypatch.setattr(library, "listed", listed)
+    for capability, times in (("8.6", 0), ("9.0", 1)):
+        unasked = unasked_on(capability, "9.19")
+        assert workspaces_of(library, SQUARE, 4, FORWARD, multiprocessors=132, unasked=unasked) == [77]
+        assert len(told) == times
+
+
+def test_cards_that_one_table_stands_for_learn_from_it_once() -> None:
+    """Neither a T4 nor an A10 has a table: the same is learned for both; an H100 has lists besides."""
+    assert unasked_on("7.5", "9.19") is unasked_on("8.6", "9.19")
+    assert unasked_on("9.0", "9.19") is not unasked_on("8.6", "9.19")
 
 
 def test_a_16_bit_convolution_never_takes_what_float32_was_recorded_to_take() -> None:

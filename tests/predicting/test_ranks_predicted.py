@@ -13,8 +13,8 @@ import torch.distributed as dist
 
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting import predict
-from stepcost.predicting.communicators import communicator_bytes, likely_bytes
 from stepcost.predicting.largest import largest_batch
+from stepcost.predicting.nccl_context import communicator_bytes, likely_bytes
 from stepcost.predicting.ranks import group_of_nobody, trace_ranks
 from stepcost.predicting.recorded import Table
 from stepcost.predicting.simulate import simulate
@@ -155,7 +155,7 @@ def test_what_was_recorded_of_nccl_beside_workspaces_counts(monkeypatch: pytest.
     """What ``stepcost record`` read on two GPUs is known of two, with that torch, and of no other number."""
     about = {"torch": "2.11.0+cu130", "communicator_bytes": 600 * MIB}
     recorded_here = Table(about=about, convolutions={})
-    monkeypatch.setattr("stepcost.predicting.communicators.find_table", lambda _: recorded_here)
+    monkeypatch.setattr("stepcost.predicting.nccl_context.find_table", lambda _: recorded_here)
     a100 = CARDS["a100-80gb"]
     known = {
         (gpus, minor): communicator_bytes(a100, gpus, (2, minor)) for gpus in (2, 4) for minor in (11, 12)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stepcost.predicting.communicator import communicator_here
 from stepcost.predicting.convolution import Convolution
 from stepcost.predicting.record import convolutions_named
+from stepcost.predicting.record_nccl import communicator_here
 from tests.command import stepcost
 
 
@@ -84,7 +84,7 @@ def test_what_nccl_takes_is_the_growth_of_the_context(
     """From before two GPUs join to after their collectives; what NVML does not tell has its reason."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.nccl.version", lambda: (2, 28, 9))
-    monkeypatch.setattr("stepcost.predicting.communicator.ProcessPoolExecutor", lambda *_: _Ranks(read))
+    monkeypatch.setattr("stepcost.predicting.record_nccl.ProcessPoolExecutor", lambda *_: _Ranks(read))
     assert communicator_here() == said
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stepcost.price import price_of
+from stepcost.catalog.cards import CARDS
+from stepcost.price import price_of, run_prices
 from stepcost.report.answers.cards import sentences, steps_on_cards, table_of
 from stepcost.report.load import Run
 from stepcost.report.page.drawing import Plot
@@ -94,7 +95,7 @@ def test_without_times_it_says_why_once() -> None:
     found = answer("7", rows)
     assert found.text.endswith("No times: nothing recorded on h200-141gb.")
     assert found.table is not None
-    assert found.table.columns == ("card", "fits", "GB", "largest batch")
+    assert found.table.columns == ("card", "fits", "memory GB", "largest batch")
 
 
 def test_money_follows_from_time_and_price() -> None:
@@ -112,6 +113,21 @@ def test_money_follows_from_time_and_price() -> None:
         "v100-16gb": "-",
         "t4": "-",
     }
+
+
+def test_the_page_has_money_where_a_price_was_given() -> None:
+    """50,000 examples are 1,000 steps of 10 ms; the price of the run's GPU is that of the card it is."""
+    asked = {"machine": {"gpu": CARDS["h100-80gb"].gpu}}
+    found = answer("7", ROWS, prices=run_prices("$3.60/h,a10=$0.36"), **asked)
+    assert found.text.endswith("Cheapest: a10, $0.0040 an epoch (from rates).")
+    assert cell(found, "price", "h100-80gb", "yes") == "$0.010"
+    assert cell(found, "price", "a10", "likely") == "$0.0040"
+    assert cell(found, "price", "h200-141gb", "yes") == "-"
+    plain = answer("7", ROWS, **asked)
+    assert plain.table is not None
+    assert "price" not in plain.table.columns
+    for without in ("$3.60/h", "b200=2"):  # of no card among them
+        assert answer("7", ROWS, prices=run_prices(without)) == plain
 
 
 def test_it_is_not_asked_without_rows() -> None:

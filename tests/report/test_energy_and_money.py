@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stepcost.price import price_of
+from stepcost.price import run_prices
 from tests.command import stepcost
 from tests.report.handmade import NET, answer, trained
 
@@ -59,14 +59,14 @@ def test_unread_energy_says_why() -> None:
 def test_money_of_a_step() -> None:
     """9 ms at 4 dollars an hour are 0.00001 dollars; the price is said as it was given."""
     rows = [step("fast", 0.009), step("eager", 0.06)]
-    text = answer("4", rows, machine=GPU, price=price_of("$4/h")).text
+    text = answer("4", rows, machine=GPU, prices=run_prices("$4/h")).text
     assert text.endswith("At $4/h a step costs: batch 64 fast $0.000010.")
 
 
 def test_money_of_an_epoch_and_a_run() -> None:
     """At 3.60 an hour a second costs 0.001: of the faster batch size its step, median epoch and whole run."""
     rows = [trained(2, (4.0, 4.2, 4.1)), trained(25, (1.0, 1.04, 1.02))]
-    text = answer("3c", rows, machine=GPU, price=price_of("3.60/h")).text
+    text = answer("3c", rows, machine=GPU, prices=run_prices("3.60/h")).text
     assert text.endswith(
         "At 3.60/h batch 25 costs 0.00026 a step, 0.0010 an epoch and 0.0031 for 3 epochs of training."
     )
@@ -81,7 +81,7 @@ def test_times_of_another_device_are_not_priced(machine: dict[str, Any], more: d
     rows = [trained(2, (4.0, 4.2), **more), step("fast", 0.009, **more)]
     for question in ("3c", "4"):
         plain, priced = (
-            answer(question, rows, machine=machine, price=price) for price in (None, price_of("2.50/h"))
+            answer(question, rows, machine=machine, prices=prices) for prices in (None, run_prices("2.50/h"))
         )
         assert plain == priced
 

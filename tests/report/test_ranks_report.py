@@ -71,7 +71,7 @@ def test_each_gpu_is_a_line_beside_one_gpu():
     ]
     expected = {
         ("none", "0", "process"): "1,500.0",
-        ("none", "0", "of it NCCL"): "?",
+        ("none", "0", "of it NCCL"): "none",
         ("none", "0", "examples/s"): "80.0",
         ("ddp", "0", "buckets, gathered"): "100.0",
         ("ddp", "0", "of it NCCL"): "300.0",
@@ -100,7 +100,7 @@ def test_split_batch_and_communication_are_said():
         "ddp 0.600 and fsdp2 0.600."
     )
     assert (cell(found, "NCCL ms", "ddp", "0"), cell(found, "not hidden", "ddp", "0")) == ("40.0", "25.0 %")
-    assert cell(found, "NCCL ms", "fsdp2", "0 to 1") == "?"
+    assert cell(found, "NCCL ms", "fsdp2", "0 to 1") == "not read"
     assert answer("6", [split, shared]).table.rows[0][:2] == ("ddp", "0")
     whole = answer("6", [split, shared])  # of the batch that is not split
     assert cell(whole, "examples/s", "ddp", "0") == "128"
@@ -122,6 +122,26 @@ def test_out_of_memory_is_named(rows):
     found = answer("6", [one | (none if one.get("fits") is False else {}) | {"ranks": []} for one in rows])
     assert found.text.endswith("Out of memory: ddp.")
     assert cell(found, "allocated", "ddp") == "out of memory"
+
+
+def test_cells_without_a_number_say_why():
+    """One GPU has no NCCL; what was not read says so, with the reason below; what ran out says that."""
+    unread = {"process_bytes": "NVML is missing", "activation_bytes": "a bound", "losses": "of no column"}
+    blind = FULLEST | dict.fromkeys(("process_bytes", "context_bytes", "communicator_bytes"))
+    none = dict.fromkeys(("process_bytes", "peak_reserved_bytes", "peak_allocated_bytes", "ledger"))
+    ddp = DDP | {"ranks": [FULLEST, blind], "process_bytes": None, "unread": unread, "activation_bytes": 1}
+    ddp["communication_s"] = 0.0
+    zero1 = DDP | {"parallel": "zero1", "communication_s": 0.04, "exposed_communication_s": 0.01}
+    found = answer("6", [ALONE, ddp, zero1, FSDP | none | {"fits": False, "ranks": []}])
+    expected = {
+        ("none", "0"): ("1,500.0", "none", "none"),
+        ("ddp", "1"): ("not read", "not read", "none"),  # nothing of NCCL's time to hide
+        ("fsdp2", "0"): ("out of memory",) * 3,
+    }
+    columns = ("process", "of it NCCL", "not hidden")
+    assert {way: tuple(cell(found, name, *way) for name in columns) for way in expected} == expected
+    assert "while nothing else runs there. Not read: NVML is missing." in found.table.caption
+    assert "Not read" not in answer("6", ROWS).table.caption
 
 
 def test_nothing_asked_is_skipped():
@@ -155,6 +175,8 @@ def test_numbers_of_gpus_stand_side_by_side():
     assert "ddp on 4 1,750.0 MB or up to 1,840.0 MB where time decides" in answer("6", both).text
     assert [line[:2] for line in found.table.rows][2:] == [("ddp on 4", "0 to 2"), ("ddp on 4", "3")]
     assert cell(found, "at most", "ddp on 4", "3") == "990.0"
+    assert cell(found, "at most", "ddp on 4", "0 to 2") == "900.0", "what is reserved, where nothing is open"
+    assert "at most" not in answer("6", ROWS).table.columns
     plot = memory_by_rank(Run(name="ranks", path=Path("ranks.json"), rows=tuple(both)))
     assert isinstance(plot, Plot)
     assert [text.get_text() for text in plot.figure.axes[0].texts][::2] == ["ddp on 2", "ddp on 4"]

@@ -165,6 +165,26 @@ def test_other_schema_versions(version: int | None, words: str, tmp_path: Path) 
     _shown(run)
 
 
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (
+            {"why": "stopping after 1 failures", "not_run": 1200, "selected": 1300},
+            "this run was cut off (stopping after 1 failures): 1,200 of 1,300 selected tests did not run",
+        ),
+        ({"not_run": 3}, "this run was cut off (why is not stored)"),
+        (None, None),
+    ],
+)
+def test_a_run_that_was_cut_off_says_so_first(stored: Any, said: str | None, tmp_path: Path) -> None:
+    """Before other notes it is said that a run ended early; of a whole one, and an old file, nothing."""
+    run = synthetic_run()
+    whole = load(save(run, tmp_path / "old.json")).notes
+    run["stepcost"]["cut_off"] = stored
+    notes = load(save(run, tmp_path / "new.json")).notes
+    assert notes == ((said, *whole) if said else whole)
+
+
 def test_names_resolve_as_typed(tmp_path: Path) -> None:
     """A name, a number with or without zeros, both together, and a path all find the file."""
     path = save(synthetic_run(), tmp_path)

@@ -191,3 +191,21 @@ def test_interrupted_run_keeps_what_it_has(suite, pytester):
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert [b["extra_info"]["question"] for b in saved_run(pytester.path)["benchmarks"]] == ["1a"]
     result.stdout.fnmatch_lines(["interrupted: 1 row kept; *--resume goes on from here", "1a *measured*"])
+    cut_off = {"why": "interrupted", "not_run": 1, "selected": 2}
+    assert saved_run(pytester.path)["stepcost"]["cut_off"] == cut_off
+
+
+def test_a_run_that_stops_at_a_failure_says_so(suite, pytester):
+    """With -x the saved run says why it ended and how many tests had no turn; without, it is whole."""
+    (pytester.path / "benchmarks" / "test_b_fails.py").write_text(
+        "def test_fails(session):\n    assert False\n"
+    )
+    (pytester.path / "benchmarks" / "test_a_passes.py").write_text(
+        "def test_passes(benchmark):\n    benchmark(int)\n"
+    )
+    chosen = ("-k", "footprint or fails or passes")
+    kept = []
+    for flags in (("-x",), ()):
+        suite(*SMALL, *chosen, *flags, "-p", "no:randomly", "--benchmark-json=run.json")
+        kept.append(json.loads((pytester.path / "run.json").read_text())["stepcost"]["cut_off"])
+    assert kept == [{"why": "stopping after 1 failures", "not_run": 1, "selected": 3}, None]

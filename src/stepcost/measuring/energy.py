@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pynvml
 
 from stepcost.failures import first_line
-from stepcost.row import Energy
+from stepcost.row_times import Energy
 from stepcost.schema import fields_of
 
 WINDOWS, WINDOW_S = 4, 0.45

@@ -28,6 +28,7 @@ from stepcost.predicting.validation import (
     validated_with,
     validation_line,
 )
+from stepcost.progress import progress
 from stepcost.reading import Rank, Reading
 from stepcost.request import Request, in_precision_of, step_words
 from stepcost.search import PredictedLargest, PredictedLongest
@@ -96,8 +97,20 @@ def answer(
             why_not = "it does not fit"
             if prediction.reading.fits is not False:
                 timed, busy, why_not = _times_of(launched, card)
-        found = largest_batch(request, card, torch_version=torch_version) if largest and card else None
-        length = longest_sequence(request, card, torch_version=torch_version) if longest and card else None
+        found, length = None, None
+        if largest and card:
+            with progress("largest batch") as begin:
+                found = largest_batch(
+                    request, card, torch_version=torch_version, on_trial=lambda size: begin(f"batch {size:,}")
+                )
+        if longest and card:
+            with progress("longest sequence") as begin:
+                length = longest_sequence(
+                    request,
+                    card,
+                    torch_version=torch_version,
+                    on_trial=lambda size: begin(f"{size:,} tokens"),
+                )
     reading = prediction.reading
     errors = expected_error(request, prediction.workspaces, card, version)
     fields = asdict(request) | asdict(reading) | {"tensor_bytes": reading.tensor_bytes}

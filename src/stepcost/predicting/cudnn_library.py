@@ -50,20 +50,12 @@ class Library:
         self.folder = folder
         self._card = card
         self._child: subprocess.Popen[str] | None = None
-        self._asked: dict[tuple[Convolution, int, str, int], list[Plan]] = {}
         self._lock = threading.Lock()
         self.broken: str | None = None
         """Why it cannot be asked; ``None`` as long as it can."""
 
     def plans(self, one: Convolution, batch_size: int, direction: str, most: int) -> list[Plan]:
         """Return the first ``most`` plans in the order in which torch tries them; none where it is broken."""
-        asked = one, batch_size, direction, most
-        with self._lock:  # one question at a time
-            if asked not in self._asked:
-                self._asked[asked] = self._plans(*asked)
-            return self._asked[asked]
-
-    def _plans(self, one: Convolution, batch_size: int, direction: str, most: int) -> list[Plan]:
         question = {**question_of(one, batch_size, direction), "most": most, "without": filtered(one.dtype)}
         # Torch asks for the fallback list where no plan of the heuristics runs.
         for mode in ("b" if heuristics_b() else "instant", "fallback"):
@@ -79,21 +71,21 @@ class Library:
         """
         if heuristics_b():
             return []
-        with self._lock:
-            question = question_of(one, batch_size, direction)
-            return self._ask({**question, "what": "listed", "mode": "instant"}) or []
+        question = question_of(one, batch_size, direction)
+        return self._ask({**question, "what": "listed", "mode": "instant"}) or []
 
     def _ask(self, question: dict[str, Any]) -> Any:
         """Return the answer; ``None`` for a question that the library refuses."""
-        if self.broken:
-            return None
-        try:
-            if self._child is None:
-                self._child = self._start()
-            return self._exchange(self._child, question).get("answer")
-        except (OSError, ValueError) as error:
-            self.broken = str(error).strip() or "it ended"
-            return None
+        with self._lock:  # one question at a time
+            if self.broken:
+                return None
+            try:
+                if self._child is None:
+                    self._child = self._start()
+                return self._exchange(self._child, question).get("answer")
+            except (OSError, ValueError) as error:
+                self.broken = str(error).strip() or "it ended"
+                return None
 
     def _start(self) -> subprocess.Popen[str]:
         program = [sys.executable, "-P", cudnn_child.__file__, str(self.folder)]

@@ -7,6 +7,7 @@ plans that are left out of the answer (``unasked.py``).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -60,6 +61,7 @@ IN_LAST_ROUND = (1650, 2200)
 """Shortest part of 16-bit sums in the last of several rounds: of as many parts as fit, of a power of two."""
 
 
+@functools.cache  # a step asks about a convolution again in every layer like it, and a search in every step
 def workspaces_of(
     library: Library,
     one: Convolution,
@@ -77,7 +79,8 @@ def workspaces_of(
     asked = one, batch_size, direction, multiprocessors
     if _torchs_own(one, batch_size):
         return [0]
-    listed = [] if unasked is None else library.listed(one, batch_size, direction)
+    has_lists = unasked is not None and unasked.lists is not None
+    listed = library.listed(one, batch_size, direction) if has_lists else []
     left_out = None if unasked is None else unasked.bytes_of(one, batch_size, direction, listed)
     sizes = [] if left_out is None else [left_out]
     if left_out is None or left_out >= FALLBACKS_FROM_BYTES:

@@ -10,8 +10,8 @@ import torch
 
 from stepcost.catalog.cards import Card
 from stepcost.catalog.language_models import language_config, most_positions
-from stepcost.predicting.communicators import card_among
 from stepcost.predicting.compared import rests_on
+from stepcost.predicting.nccl_context import card_among
 from stepcost.predicting.recorded import find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.torch_versions import version_of
@@ -59,20 +59,26 @@ def largest_batch(
     *,
     torch_version: str = torch.__version__,
     traces: Traces | None = None,
+    on_trial: Callable[[int], object] = lambda _: None,
 ) -> PredictedLargest:
     """Find the largest batch predicted to fit ``card``, to 0.5 %, or bounds where its context is unknown.
 
     ``request`` says what is trained; its batch size only says where tensor bytes are read for a guess. Where
     a convolution's workspace finds no room, one that needs less is taken, as on a GPU. ``traces`` are those
-    of ``traces_of``, where several cards share them. Raises ``ValueError`` with one line for what cannot be
-    built or traced.
+    of ``traces_of``, where several cards share them. ``on_trial`` is called with each batch that is looked
+    at. Raises ``ValueError`` with one line for what cannot be built or traced.
     """
-    found = _most("batch_size", request, card, torch_version=torch_version, most=MOST, traces=traces)
+    asked: dict[str, Any] = {"torch_version": torch_version, "most": MOST, "traces": traces}
+    found = _most("batch_size", request, card, on_trial=on_trial, **asked)
     return PredictedLargest(**found.named("largest_batch"))
 
 
 def longest_sequence(
-    request: Request, card: Card, *, torch_version: str = torch.__version__
+    request: Request,
+    card: Card,
+    *,
+    torch_version: str = torch.__version__,
+    on_trial: Callable[[int], object] = lambda _: None,
 ) -> PredictedLongest:
     """Find the longest sequence predicted to fit ``card`` at the request's batch size, as ``largest_batch``.
 
@@ -82,9 +88,8 @@ def longest_sequence(
     if request.sequence_length is None:
         raise ValueError(f"--longest-sequence: {request.model} takes no sequences of tokens")
     positions = most_positions(language_config(request.model))
-    found = _most(
-        "sequence_length", request, card, torch_version=torch_version, most=min(positions or MOST, MOST)
-    )
+    most = min(positions or MOST, MOST)
+    found = _most("sequence_length", request, card, torch_version=torch_version, most=most, on_trial=on_trial)
     if positions is None or positions > MOST:
         return PredictedLongest(**found.named("longest_sequence"), longest_sequence_is_all=None)
     is_all = found.at_least == positions
@@ -95,7 +100,14 @@ def longest_sequence(
 
 
 def _most(
-    field: Size, request: Request, card: Card, *, torch_version: str, most: int, traces: Traces | None = None
+    field: Size,
+    request: Request,
+    card: Card,
+    *,
+    torch_version: str,
+    most: int,
+    on_trial: Callable[[int], object],
+    traces: Traces | None = None,
 ) -> Most:
     """Find the largest value of a field of the request, up to ``most``, that fits."""
     if why_not := why_not_predicted_on(card, request):
@@ -106,6 +118,7 @@ def _most(
     plain, card = card, card_among(card, request.gpus, version)
 
     def fits(number: int, room_bytes: int, trace: Callable[[int], Sequence[Trace]]) -> bool:
+        on_trial(number)
         try:
             runs = runs_of(trace(number))
         except ValueError:

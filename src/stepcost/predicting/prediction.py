@@ -13,8 +13,8 @@ from stepcost.activations import ModuleActivations, alike_together, by_module
 from stepcost.catalog.cards import NOT_MEASURED, Card
 from stepcost.predicting import tape, trace
 from stepcost.predicting.attention import attention_on
-from stepcost.predicting.communicators import card_among, communicator_bytes
 from stepcost.predicting.compared import rests_on
+from stepcost.predicting.nccl_context import card_among, communicator_bytes
 from stepcost.predicting.ranks import trace_ranks
 from stepcost.predicting.simulate import Simulation, simulate
 from stepcost.predicting.torch_versions import Version, installed_torch, version_of

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from stepcost.predicting.communicator import communicator_here
 from stepcost.predicting.convolution import BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS, FORWARD, Convolution
 from stepcost.predicting.devices import described_here
+from stepcost.predicting.record_nccl import communicator_here
 from stepcost.predicting.recorded import TABLES, Table
 from stepcost.predicting.tape import WORKSPACE
 from stepcost.predicting.trace import trace_run

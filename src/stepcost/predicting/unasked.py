@@ -2,9 +2,9 @@
 
 It leaves some 1x1 convolutions to cuBLASLt, which cannot be started without a device, some gradients to a
 Winograd or Fourier transform, and depthwise ones to kernels of its own. Their workspaces follow from sizes.
-Whether they come first is told by the rest of the answer (``left_out.py``) where such answers were recorded.
-Elsewhere it is a matter of sizes, of which no rule is known: forests of decision trees are fitted to the
-recorded table.
+Whether they come first is told by the rest of the answer (``cudnn_left_out.py``) where such answers were
+recorded. Elsewhere it is a matter of sizes, of which no rule is known: forests of decision trees are fitted
+to the recorded table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from stepcost.predicting.convolution import BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS, Convolution
-from stepcost.predicting.left_out import NONE_LEFT_OUT, LeftOut, find_left_out
+from stepcost.predicting.cudnn_left_out import NONE_LEFT_OUT, LeftOut, find_left_out
 from stepcost.predicting.recorded import Table, find_table
 
 ROUNDING_BYTES = 512
@@ -228,5 +228,15 @@ def unasked_on(compute_capability: str, cudnn: str | None) -> Unasked | None:
 
     And from the lists of a cuDNN such as 9.19 there, where they were recorded.
     """
+    lists = find_left_out(compute_capability, cudnn)
+    if lists is None:
+        return _without_lists(compute_capability if find_table(compute_capability) else STANDS_FOR_ALL)
     table = find_table(compute_capability) or find_table(STANDS_FOR_ALL)
-    return None if table is None else Unasked(table, find_left_out(compute_capability, cudnn))
+    return None if table is None else Unasked(table, lists)
+
+
+@functools.cache
+def _without_lists(compute_capability: str) -> Unasked | None:
+    """Return what is learned from a table alone: once, for all cards that it stands for."""
+    table = find_table(compute_capability)
+    return None if table is None else Unasked(table)

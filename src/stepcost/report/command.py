@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stepcost.price import Price
+from stepcost.price import Prices
 from stepcost.report.find import STORAGE, runs_named, saved_files
 from stepcost.report.load import LoadError, load, split_name
 from stepcost.report.tables import Table
@@ -25,10 +25,10 @@ def list_runs(storage: str = STORAGE) -> int:
     return 0
 
 
-def report(names: list[str], out: Path = OUT, storage: str = STORAGE, price: Price | None = None) -> int:
+def report(names: list[str], out: Path = OUT, storage: str = STORAGE, prices: Prices | None = None) -> int:
     """Write the report of the runs called ``names`` (or that fit a pattern) into ``out``; print where it is.
 
-    With a ``price`` of an hour its answers say what times cost.
+    With ``prices`` of an hour its answers say what times cost.
 
     Returns the exit code: 0, or 2 with one line on standard error where a run
     is not found or ``out`` cannot be written to.
@@ -38,7 +38,7 @@ def report(names: list[str], out: Path = OUT, storage: str = STORAGE, price: Pri
         # Imported here, so that a misspelt name is answered without loading matplotlib.
         from stepcost.report.page.write import write_report  # noqa: PLC0415
 
-        written = write_report(runs, out, price)
+        written = write_report(runs, out, prices)
     except LoadError as error:
         print(f"stepcost report: {error}", file=sys.stderr)
         return 2

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from stepcost.reading import SCHEMA_VERSION
-from stepcost.row import MACHINE, ROW, SESSION
+from stepcost.row import ROW
 from stepcost.schema import clean, text
+from stepcost.session_record import MACHINE, SESSION
 
 MOST_COMPLAINTS = 20
 """A run with more bad values than this gets one note for the rest."""
@@ -49,6 +50,16 @@ class Run:
         return f"{self.number}_{self.name}" if self.number else self.name
 
     @property
+    def cut_off(self) -> str | None:
+        """That the run ended early, and how far it was; ``None`` of a whole one, and of an older file."""
+        found = self.session.get("cut_off")
+        if not found:
+            return None
+        numbers = found.get("not_run"), found.get("selected")
+        how_far = "" if None in numbers else ": {:,} of {:,} selected tests did not run".format(*numbers)
+        return f"cut off ({found.get('why') or 'why is not stored'}){how_far}"
+
+    @property
     def gpu(self) -> str:
         """The GPU's name, or what to say without one."""
         if not self.machine.get("gpu"):
@@ -77,7 +88,7 @@ def run_of(data: Mapping[str, Any], path: Path) -> Run:
     notes = _about_file(data, rows) + complaints[:MOST_COMPLAINTS]
     if len(complaints) > MOST_COMPLAINTS:
         notes.append(f"{len(complaints) - MOST_COMPLAINTS} more values left out")
-    return Run(
+    run = Run(
         name=name,
         path=path,
         number=number,
@@ -87,8 +98,9 @@ def run_of(data: Mapping[str, Any], path: Path) -> Run:
         rows=tuple(rows),
         machine=machine,
         session=session,
-        notes=(*notes, *(session.get("notes") or [])),
     )
+    of_end = [f"this run was {run.cut_off}"] if run.cut_off else []
+    return replace(run, notes=(*of_end, *notes, *(session.get("notes") or [])))
 
 
 def split_name(path: Path) -> tuple[str | None, str]:

@@ -19,6 +19,15 @@ class Said(NamedTuple):
     table: Table | None = None
 
 
+class Money(NamedTuple):
+    """What the times of an answer cost, where a price was given."""
+
+    text: str
+    """A sentence, or nothing where no time has a price."""
+    table: Table | None = None
+    """The answer's table with money in it, where it has a column of that."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One question with what the rows say of it: `Said`, with the question's name and title."""

@@ -176,6 +176,9 @@ def test_what_a_reader_must_know_of_the_sides() -> None:
     notes = compare_sides([base], [new]).notes
     assert "one: 4 tests of that session failed (a, b, c)" in notes
     assert "two: 1 test of that session failed (a)" in notes
+    cut_off = {"why": "interrupted", "not_run": 3, "selected": 12}
+    short = compare_sides([base], [replace(new, session={"cut_off": cut_off})]).notes
+    assert "two was cut off (interrupted): 3 of 12 selected tests did not run" in short
     assert "m has 1,000 parameters on one side and 2,000 on the other: the model itself changed" in notes
     quiet = compare_sides([run([STEP | {"parameters": 1000}])], [run([STEP | {"parameters": None}])]).notes
     assert not [note for note in quiet if "parameters" in note or "failed" in note]

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from stepcost.catalog.cards import CARDS
 from stepcost.operators import Operator
 from stepcost.predicting.times.aligned import Likely, Recorded, align, kernels_of
+from stepcost.predicting.times.doubts import with_doubts
 from stepcost.predicting.times.family import key_of, name_of
-from stepcost.predicting.times.left_out import with_doubts
 from stepcost.predicting.times.table import TABLES, Entry, Step, Taken, TimesTable, table_name
 from stepcost.predicting.times.traced import operators_of
 from stepcost.request import Request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stepcost.price import Price
+from stepcost.price import Prices
 from stepcost.report.answers import (
     cards,
     engines,
@@ -20,9 +20,10 @@ from stepcost.report.answers import (
     training,
 )
 from stepcost.report.rows import Row, of_question, own_first, source_of
-from stepcost.report.said import Answer, Said
-from stepcost.row import MACHINE, clean_row
+from stepcost.report.said import Answer, Money, Said
+from stepcost.row import clean_row
 from stepcost.schema import clean
+from stepcost.session_record import MACHINE
 from stepcost.units import counted
 
 
@@ -32,8 +33,8 @@ class Question(NamedTuple):
     name: str
     title: str
     answer: Callable[[list[Row], Mapping[str, Any]], Said]
-    priced: Callable[[list[Row], Mapping[str, Any], Price], str] | None = None
-    """What it costs in money, in a sentence, where somebody says what an hour costs."""
+    priced: Callable[[list[Row], Mapping[str, Any], Prices], Money] | None = None
+    """What it costs in money, where somebody says what an hour costs."""
 
 
 QUESTIONS = (
@@ -49,7 +50,9 @@ QUESTIONS = (
     Question("4", "What does the way a step is run cost?", engines.by_engine, money.of_steps),
     Question("5", "What does each way to save memory buy, and what does it cost in time?", savers.by_saver),
     Question("6", "What do several GPUs cost each of them?", ranks.by_strategy),
-    Question("7", "Which card does a step fit, and how long would it take there?", cards.which_card),
+    Question(
+        "7", "Which card does a step fit, and how long would it take there?", cards.which_card, money.of_cards
+    ),
     Question("instrument", "What does measuring itself cost?", instrument.cost_of_measuring),
 )
 """A new question is one entry here, and a benchmark whose rows carry its name."""
@@ -59,13 +62,13 @@ def answers(
     rows: Sequence[Mapping[str, Any]],
     machine: Mapping[str, Any] | None = None,
     model: str | None = None,
-    price: Price | None = None,
+    prices: Prices | None = None,
 ) -> list[Answer]:
     """Answer every registered question from ``rows``, in order, then count the rows of other questions.
 
     A row is a benchmark's ``extra_info``, with pytest-benchmark's ``stats``
     under that key; ``model`` is the name of the model that the session was
-    for. With a ``price`` answers that have times say what these cost. Any
+    for. With ``prices`` answers that have times say what these cost. Any
     subset of rows will do, none included: a question without rows is answered
     ``skipped``. Values of the wrong type are ignored.
     """
@@ -74,9 +77,9 @@ def answers(
     found = []
     for question in QUESTIONS:
         said = question.answer(cleaned, known)
-        money = question.priced(cleaned, known, price) if price and question.priced else ""
-        said = said._replace(text=f"{said.text} {money}".rstrip())
-        found.append(Answer(question.name, question.title, *said, money=money))
+        money = question.priced(cleaned, known, prices) if prices and question.priced else Money("")
+        said = said._replace(text=f"{said.text} {money.text}".rstrip(), table=money.table or said.table)
+        found.append(Answer(question.name, question.title, *said, money=money.text))
     registered = {question.name for question in QUESTIONS}
     for name in dict.fromkeys(row.get("question") for row in cleaned):
         if name is None or name in registered:

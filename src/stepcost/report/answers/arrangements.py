@@ -9,7 +9,7 @@ from typing import Any
 
 from stepcost.price import HOUR_S
 from stepcost.report.answers.cards import (
-    Prices,
+    ByCard,
     fits_said,
     most_reserved_bytes,
     reasons,
@@ -29,7 +29,7 @@ SURE = {
 """Words of whether it fits that let an arrangement be named, the surest first, and how they are said."""
 
 
-def sentences(steps: Sequence[Row], prices: Prices) -> list[str]:
+def sentences(steps: Sequence[Row], prices: ByCard) -> list[str]:
     """Say by each way to share which cards it fits, what no figure is known of, and what is cheapest."""
     shared = [[*same] for _, same in itertools.groupby(steps, key=shared_by)]
     said = by_way((same[0], which_fit(same)) for same in shared)
@@ -55,7 +55,7 @@ def by_way(said: Iterable[tuple[Row, str]]) -> list[str]:
     ]
 
 
-def cheapest(steps: Iterable[Row], prices: Prices) -> str:
+def cheapest(steps: Iterable[Row], prices: ByCard) -> str:
     """Name the arrangement that is cheapest an hour and fits; then cheaper ones of which less is known."""
     if not prices:
         return "Which is the cheapest takes prices: --price h100-80gb=2.50,a10=0.60."
@@ -77,12 +77,12 @@ def cheapest(steps: Iterable[Row], prices: Prices) -> str:
     return f"{line[0].upper()}{line[1:]}."
 
 
-def hour_price(row: Row, prices: Prices) -> float:
+def hour_price(row: Row, prices: ByCard) -> float:
     """Return what an hour of all GPUs costs."""
     return prices[row["card"]].amount(HOUR_S * row["gpus"])
 
 
-def with_hours(steps: Iterable[Row], prices: Prices) -> list[Row]:
+def with_hours(steps: Iterable[Row], prices: ByCard) -> list[Row]:
     """Return steps with what follows for programs: whether it fits in words, and the price of an hour."""
     found = []
     for row in steps:
@@ -93,7 +93,7 @@ def with_hours(steps: Iterable[Row], prices: Prices) -> list[Row]:
     return found
 
 
-def table_of(steps: Sequence[Row], prices: Prices) -> Table:
+def table_of(steps: Sequence[Row], prices: ByCard) -> Table:
     """Tabulate what the fullest GPU holds, and the price of an hour of all of them."""
     asked = configuration(steps[0] | {"card": None, "parallel": ALONE}, "engine")
     caption = (
@@ -124,7 +124,7 @@ def _named(row: Row) -> str:
     return number if row["gpus"] == 1 else f"{way_to_share(row)} on {number}"
 
 
-def _money(row: Row, prices: Prices) -> str:
+def _money(row: Row, prices: ByCard) -> str:
     return prices[row["card"]].of(HOUR_S * row["gpus"])
 
 

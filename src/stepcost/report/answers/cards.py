@@ -27,7 +27,8 @@ FITS = {
 }
 """How it is said of cards whether a step fits; those that it fits come first."""
 SHORT = {"recorded on this card": "recorded", "from rates": "from rates"}
-Prices = Mapping[str, Price]
+ByCard = Mapping[str, Price]
+"""What an hour of a card costs, by its name."""
 
 
 def which_card(rows: list[Row], _machine: Mapping[str, Any]) -> Said:
@@ -50,7 +51,7 @@ def timed(steps: Iterable[Row]) -> list[Row]:
     return [row for row in having(steps, "step_s", "step_low_s", "step_high_s") if row["step_s"] > 0]
 
 
-def sentences(steps: Sequence[Row], prices: Prices | None = None, epoch: int = EPOCH) -> list[str]:
+def sentences(steps: Sequence[Row], prices: ByCard | None = None, epoch: int = EPOCH) -> list[str]:
     """Say which cards a step fits, which is the fastest and the cheapest, and of which nothing is known."""
     have_time, prices = timed(steps), prices or {}
     said = [which_fit(steps)]
@@ -58,20 +59,7 @@ def sentences(steps: Sequence[Row], prices: Prices | None = None, epoch: int = E
         said.append(
             _best("Fastest", have_time, lambda _, step_s: step_s, lambda _, s: f"{duration(s)} a step")
         )
-    priced = [row for row in have_time if row["card"] in prices]
-    if priced:
-
-        def price_of(row: Row) -> Price:
-            return prices[row["card"]]
-
-        said.append(
-            _best(
-                "Cheapest",
-                priced,
-                lambda row, step_s: price_of(row).amount(epoch_s(row, step_s, epoch)),
-                lambda row, step_s: f"{price_of(row).of(epoch_s(row, step_s, epoch))} an epoch",
-            )
-        )
+    said += cheapest(steps, prices, epoch)
     said += [f"{names}: {why}." for why, names in reasons(steps, "fits", refused=True).items()]
     no_time = reasons(steps, "step_s", refused=False)
     if have_time:
@@ -79,6 +67,21 @@ def sentences(steps: Sequence[Row], prices: Prices | None = None, epoch: int = E
     elif no_time:  # what is so of the first card is so of all
         said.append(f"No times: {next(iter(no_time))}.")
     return said
+
+
+def cheapest(steps: Sequence[Row], prices: ByCard, epoch: int = EPOCH) -> list[str]:
+    """Say on which card with a price an epoch is cheapest; nothing where no time has one."""
+    priced = [row for row in timed(steps) if row["card"] in prices]
+    if not priced:
+        return []
+
+    def cost(row: Row, step_s: float) -> float:
+        return prices[row["card"]].amount(epoch_s(row, step_s, epoch))
+
+    def said(row: Row, step_s: float) -> str:
+        return f"{prices[row['card']].of(epoch_s(row, step_s, epoch))} an epoch"
+
+    return [_best("Cheapest", priced, cost, said)]
 
 
 def fits_said(row: Row) -> str:
@@ -148,7 +151,7 @@ def epoch_s(row: Row, step_s: float, epoch: int) -> float:
     return step_s * steps
 
 
-def with_epochs(steps: Iterable[Row], prices: Prices, epoch: int) -> list[Row]:
+def with_epochs(steps: Iterable[Row], prices: ByCard, epoch: int) -> list[Row]:
     """Return steps with what follows from their times, for programs: of an epoch of so many examples too."""
     found = []
     for row in steps:
@@ -163,7 +166,7 @@ def with_epochs(steps: Iterable[Row], prices: Prices, epoch: int) -> list[Row]:
     return found
 
 
-def epoch_lines(row: Row, prices: Prices, epoch: int) -> list[str]:
+def epoch_lines(row: Row, prices: ByCard, epoch: int) -> list[str]:
     """Say of a step whose time is predicted how long an epoch would take, and what it would cost."""
     if not timed([row]):
         return []
@@ -172,13 +175,13 @@ def epoch_lines(row: Row, prices: Prices, epoch: int) -> list[str]:
     return [f"An epoch of {epoch:,} {example_of(row)}s would take {duration(took_s)}{costs}."]
 
 
-def table_of(steps: Sequence[Row], prices: Prices | None = None, epoch: int = EPOCH) -> Table:
+def table_of(steps: Sequence[Row], prices: ByCard | None = None, epoch: int = EPOCH) -> Table:
     """Tabulate the steps; prices and epochs where there are times."""
     example = example_of(steps[0])
     engines = sorted({row["step_engine"] for row in steps if row.get("step_engine")})
     asked = configuration(steps[0] | {"card": None}, "engine")
     caption = f"A step on each card: {asked}; {source_of(steps)}, memory of the eager step; GB = 10**9 bytes"
-    columns = ["card", "fits", "GB", "largest batch"]
+    columns = ["card", "fits", "memory GB", "largest batch"]
     if engines:
         caption += f"; time of engine {listed(engines)}, with its interval; an epoch has {epoch:,} {example}s"
         counted = "tokens" if steps[0].get("sequence_length") else f"{example}s"
@@ -190,7 +193,7 @@ def table_of(steps: Sequence[Row], prices: Prices | None = None, epoch: int = EP
     return Table(caption=caption, columns=tuple(columns), rows=tuple(lines), label_columns=2)
 
 
-def _time_cells(row: Row, prices: Prices | None, epoch: int) -> list[str]:
+def _time_cells(row: Row, prices: ByCard | None, epoch: int) -> list[str]:
     if not timed([row]):
         return [NOTHING] * (4 if prices else 3) + ["none"]
     low, likely, high = (significant(1000 * row[name]) for name in ("step_low_s", "step_s", "step_high_s"))

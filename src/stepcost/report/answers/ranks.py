@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stepcost.report.answers.savers import NOTHING, step_s
+from stepcost.report.answers.savers import step_s
 from stepcost.report.rows import CONFIGURATION, Row, configuration, memory_figure, of_question, source_of
 from stepcost.report.said import Said
 from stepcost.report.tables import Table
@@ -28,6 +28,10 @@ TENSORS = {
 OF_SHARING = ("parallel", "gpus", *FSDP_OPTIONS)
 """What says how a row's step is shared."""
 AT_MOST = "peak_reserved_likely_bytes"
+NOT_READ, OUT_OF_MEMORY, NO_NCCL = "not read", "out of memory", "none"
+"""Cells without a number: what nobody could read, what did not fit, and what one GPU has nothing of."""
+OF_NCCL = ("of it NCCL", "NCCL ms", "not hidden")
+"""Columns of which one GPU has nothing."""
 HELD = {
     "allocated": "peak_allocated_bytes",
     "reserved": "peak_reserved_bytes",
@@ -36,6 +40,8 @@ HELD = {
     "of it NCCL": "communicator_bytes",
     "process": "process_bytes",
 }
+READ = (*TENSORS.values(), *LEDGER.values(), *HELD.values(), "gpu_busy_s")
+"""Fields under which a row says why a cell was not read; NCCL's time is read with the last."""
 
 
 def strategy(row: Row) -> str:
@@ -170,27 +176,27 @@ def gpus_of(row: Row) -> list[tuple[str, Row]]:
 
 
 def _table(steps: list[Row], alone: Row | None) -> Table:
-    """Tell what each GPU holds with each strategy; what is of all of them stands with the first."""
+    """Tell what each GPU holds with each strategy; what is of all of them stands with each."""
     lines: list[dict[str, str]] = []
+    unread: dict[str, None] = {}
+    is_open = any(rank.get(AT_MOST) for row in steps for _, rank in gpus_of(row))
     for row, name in zip(steps, labels_of(steps), strict=True):
         for place, rank in gpus_of(row):
             ledger = rank.get("ledger") or {}
-            took, ratio, rate = step_s(row), times_alone(row, alone), _rate(row)
-            shared, exposed = row.get("communication_s"), row.get("exposed_communication_s")
-            lines.append(
-                {"shared by": name, "GPU": place}
-                | {name: _bytes(rank, field) for name, field in TENSORS.items()}
-                | {name: _bytes(ledger, field) for name, field in LEDGER.items()}
-                | {name: _bytes(rank, field, row) for name, field in HELD.items()}
-                | {
-                    "step ms": NOTHING if took is None else significant(took * 1000),
-                    "x one GPU": NOTHING if ratio is None else significant(ratio),
-                    "examples/s": NOTHING if rate is None else significant(rate),
-                    "NCCL ms": NOTHING if shared is None else significant(shared * 1000),
-                    "not hidden": NOTHING if not shared or exposed is None else percent(exposed / shared),
-                }
+            most = (rank.get(AT_MOST) or (rank.get("peak_reserved_bytes"),))[-1] if is_open else None
+            sizes = (
+                {name: rank.get(field) for name, field in TENSORS.items()}
+                | {name: ledger.get(field) for name, field in LEDGER.items()}
+                | {name: most if field == AT_MOST else rank.get(field) for name, field in HELD.items()}
             )
-    shown = [name for name in lines[0] if any(line[name] != NOTHING for line in lines)]
+            cells = {name: None if size is None else mb_number(size) for name, size in sizes.items()}
+            cells |= _times(row, alone)
+            lines.append({"shared by": name, "GPU": place} | _in_words(row, cells))
+            why = row.get("unread") or {}
+            unread |= dict.fromkeys(why[field] for field in READ if field in why and row.get(field) is None)
+    shown = [name for name in lines[0] if _is_shown(name, {line[name] for line in lines})]
+    rows = tuple(tuple(line[name] for name in shown) for line in lines)
+    why_not = f" Not read: {'; '.join(unread)}." if unread and any(NOT_READ in line for line in rows) else ""
     where = configuration(steps[0] | dict.fromkeys(OF_SHARING))
     return Table(
         caption=f"What each GPU holds: {where}, that batch on each; {source_of(steps)}; in {BYTES_NOTE}. "
@@ -198,15 +204,40 @@ def _table(steps: list[Row], alone: Row | None) -> Table:
         "its peak. At most: what is reserved where time decides. NCCL: by how much the context grew when the "
         "GPUs were joined. A step ends with the slowest GPU; x one GPU: times as long as on one; examples of "
         "all GPUs. NCCL ms: its kernels in a step, by the profiler, on the GPU that waits least; not hidden: "
-        "while nothing else runs there" + in_caption(throttled_note(steps, strategy)),
+        f"while nothing else runs there.{why_not}" + in_caption(throttled_note(steps, strategy)),
         columns=tuple(shown),
-        rows=tuple(tuple(line[name] for name in shown) for line in lines),
+        rows=rows,
         label_columns=2,
     )
 
 
-def _bytes(held: Mapping[str, Any], field: str, row: Row | None = None) -> str:
-    if held.get(field) is not None:
-        return mb_number(held[field][-1] if field == AT_MOST else held[field])
-    unfit = row is not None and row.get("fits") is False and field == "peak_allocated_bytes"
-    return "out of memory" if unfit else NOTHING
+def _times(row: Row, alone: Row | None) -> dict[str, str | None]:
+    """Write what was timed of a step; ``None`` where it was not."""
+    took, ratio, rate = step_s(row), times_alone(row, alone), _rate(row)
+    shared, exposed = row.get("communication_s"), row.get("exposed_communication_s")
+    hidden = NO_NCCL if shared == 0 else None if not shared or exposed is None else percent(exposed / shared)
+    return {
+        "step ms": None if took is None else significant(took * 1000),
+        "x one GPU": None if ratio is None else significant(ratio),
+        "examples/s": None if rate is None else significant(rate),
+        "NCCL ms": None if shared is None else significant(shared * 1000),
+        "not hidden": hidden,
+    }
+
+
+def _in_words(row: Row, cells: Mapping[str, str | None]) -> dict[str, str]:
+    """Say of each cell without a number why it has none."""
+    missing = OUT_OF_MEMORY if row.get("fits") is False else NOT_READ
+    is_alone = strategy(row) == ALONE
+    return {
+        name: (NO_NCCL if is_alone and name in OF_NCCL else missing) if cell is None else cell
+        for name, cell in cells.items()
+    }
+
+
+def _is_shown(column: str, cells: set[str]) -> bool:
+    """Whether a column has a number, or is where what ran out of memory is told."""
+    if column in ("shared by", "GPU"):
+        return True
+    is_told = column == "allocated" and OUT_OF_MEMORY in cells
+    return is_told or bool(cells - {NOT_READ, OUT_OF_MEMORY, NO_NCCL})

@@ -130,9 +130,11 @@ def _sources_apart(gone: Iterable[Row], added: Iterable[Row]) -> list[str]:
 
 
 def _of_the_runs(base: Sequence[Run], new: Sequence[Run]) -> list[str]:
-    """Return what failed or was left out of the sessions themselves."""
+    """Return what failed or was left out of the sessions themselves, and which were cut off."""
     notes = []
     for run in (*base, *new):
+        if run.cut_off:
+            notes.append(f"{run.label} was {run.cut_off}")
         failed = run.session.get("failed") or []
         if failed:
             number = "1 test" if len(failed) == 1 else f"{len(failed)} tests"

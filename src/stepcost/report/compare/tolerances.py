@@ -14,7 +14,8 @@ from stepcost.reading import PHASES
 from stepcost.report.compare.matching import label
 from stepcost.report.compare.result import ONE_SIDE_ONLY, Change, Verdict
 from stepcost.report.rows import Row
-from stepcost.row import ROW, Energy, Gpu
+from stepcost.row import ROW, Gpu
+from stepcost.row_times import Energy
 from stepcost.schema import Field, fields_of
 from stepcost.units import GB, MB
 

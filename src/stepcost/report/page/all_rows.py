@@ -11,7 +11,8 @@ from stepcost.report.load import Run
 from stepcost.report.rows import CONFIGURATION, Row, configuration, having
 from stepcost.report.tables import Table
 from stepcost.report.throttle import in_caption, throttled_note
-from stepcost.row import ROW, Epoch, Stats
+from stepcost.row import ROW, Epoch
+from stepcost.row_times import Stats
 from stepcost.schema import UNITS, Field, fields_of
 from stepcost.search import Trial
 from stepcost.units import BYTES_NOTE, count, duration, mb_number, percent, significant

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from stepcost.price import Price
+from stepcost.price import Prices
 from stepcost.report.answers import answers
 from stepcost.report.load import Run
 from stepcost.report.page import headline, palette
@@ -92,15 +92,15 @@ class Section:
         return [answer for answer in self.answers if answer.source == "skipped"]
 
 
-def write_report(runs: Sequence[Run], out_dir: Path, price: Price | None = None) -> list[Path]:
+def write_report(runs: Sequence[Run], out_dir: Path, prices: Prices | None = None) -> list[Path]:
     """Write ``report.html``, ``report.md`` and a PNG per plot into ``out_dir``, made if need be.
 
-    With a ``price`` of an hour, answers say what times cost. Returns the files written, the page first.
+    With ``prices`` of an hour, answers say what times cost. Returns the files written, the page first.
     Raises ``OSError`` if it cannot write, and ``ValueError`` without runs.
     """
     if not runs:
         raise ValueError("a report needs at least one run")
-    sections = [_section(run, place, price) for place, run in enumerate(runs, start=1)]
+    sections = [_section(run, place, prices) for place, run in enumerate(runs, start=1)]
     return _write(runs, of_runs(runs) if len(runs) > 1 else None, sections, out_dir)
 
 
@@ -131,7 +131,7 @@ def _write(runs: Sequence[Run], across: Across | None, sections: list[Section], 
     return written
 
 
-def _section(run: Run, place: int, price: Price | None) -> Section:
+def _section(run: Run, place: int, prices: Prices | None) -> Section:
     own_id = re.sub(r"[^A-Za-z0-9.-]+", "-", run.label)[:60].strip("-.") or "run"
     own_id = f"run{place}-{own_id}"
 
@@ -144,7 +144,7 @@ def _section(run: Run, place: int, price: Price | None) -> Section:
         ]
 
     row = headline.headline_row(run)
-    said = answers(run.rows, run.machine, session_model(run), price)
+    said = answers(run.rows, run.machine, session_model(run), prices)
     return Section(
         run=run,
         id=own_id,

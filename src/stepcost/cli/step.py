@@ -1,71 +1,23 @@
-"""What subcommands are made of: a parser that complains in one line, the suite's flags, the steps asked."""
+"""The steps that a subcommand is asked about: their flags, how GPUs share them, and what time costs."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from stepcost.catalog.engines import ENGINES
 from stepcost.catalog.kinds import IMAGES, TOKENS
 from stepcost.catalog.precisions import PRECISIONS
-from stepcost.flags import Flag, Reader, names_of, whole
-from stepcost.request import BLOCKS, Request, without_images
-from stepcost.settings import FLAGS
+from stepcost.cli.parser import Parser, add_flag, value
+from stepcost.flags import MOST_GPUS, names_of, whole, wholes
+from stepcost.request import ALONE, FSDP2, FSDP_OPTIONS, PARALLEL, Request, without_images
+from stepcost.settings import FLAGS, check_fsdp
 
 STEP_FLAGS = ("checkpoint", "accumulate", "channels_last", "attention", "lora")
 """Flags of the suite that say what a step is, under the names of the request's fields."""
-WRONG_REQUEST = 2
-"""Exit code of a request that makes no sense."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False)
-        self._given: list[str] = []
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as ``argparse`` does, and keep what was given."""
-        self._given = list(args or ())
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, and exit with `WRONG_REQUEST`."""
-        if "--checkpoint" in self._given[:-1] and "required" in message:
-            taken = self._given[self._given.index("--checkpoint") + 1]
-            message += (
-                f"; --checkpoint took {taken!r} for a class: for the blocks write --checkpoint={BLOCKS}"
-            )
-        self.exit(WRONG_REQUEST, f"{self.prog}: {message}\n")
-
-
-def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str) -> Parser:
-    """Add a subcommand that ``run`` runs."""
-    parser: Parser = commands.add_parser(name, help=help, description=help)
-    parser.set_defaults(run_command=run, parser=parser)
-    return parser
-
-
-def add_flag(parser: Parser, field: str, *, default: str | None, help: str | None = None) -> None:
-    """Add a flag of the suite, under the same names and with the same checks."""
-    flag: Flag = FLAGS[field]
-    text = (help or flag.help) + ("" if default is None else f" (default: {default})")
-    options: dict[str, Any] = {"action": "store_true"}
-    if flag.read is not None or flag.metavar is not None:
-        options = {"default": default, "metavar": flag.metavar}
-        if flag.optional is not None:
-            options |= {"nargs": "?", "const": flag.optional}
-    parser.add_argument(*flag.names, dest=field, help=text.replace("%", "%%"), **options)
-
-
-def value(options: argparse.Namespace, field: str, read: Reader | None = None) -> Any:
-    """Check what was given for a flag. Raises ``ValueError`` in one line that names it."""
-    flag = FLAGS[field]
-    reader = read or flag.read
-    text = getattr(options, field)
-    return text if reader is None or text is None else reader(flag.names[0], text)
+USUAL_EPOCH = "50000"
 
 
 def add_step(parser: Parser) -> None:
@@ -127,3 +79,64 @@ def steps_asked(
             shared,
         )
     ]
+
+
+def add_shared(parser: Parser) -> None:
+    """Add the flags that say how several GPUs share a step."""
+    names = ", ".join(PARALLEL)
+    add_flag(
+        parser,
+        "parallel",
+        default=ALONE,
+        help=f"how several GPUs share the step: comma-separated, from {names}, or all",
+    )
+    add_flag(
+        parser, "gpus", default=None, help="how many GPUs share it: comma-separated; the batch is of each"
+    )
+    for field in FSDP_OPTIONS:
+        add_flag(parser, field, default=None)
+
+
+def ways_to_share(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return each way to share a step with each number of GPUs, by the request's fields.
+
+    Raises ``ValueError`` in one line.
+    """
+    ways = value(options, "parallel") or (ALONE,)
+    gpus = value(options, "gpus", wholes(1, MOST_GPUS)) if options.gpus else ()
+    several = [way for way in ways if way != ALONE]
+    numbers = [number for number in gpus if number > 1]
+    if numbers and not several:
+        raise ValueError(f"--gpus {options.gpus}: without --parallel a step has one")
+    if several and not gpus:
+        raise ValueError(f"--parallel {several[0]}: --gpus says how many GPUs share the step")
+    if several and (not numbers or (1 in gpus and ALONE not in ways)):
+        raise ValueError(f"--gpus {options.gpus}: 1 is of --parallel {ALONE}, {several[0]} takes 2 or more")
+    fsdp = {field: value(options, field) for field in FSDP_OPTIONS}
+    check_fsdp(ways, fsdp)
+    return [
+        {"parallel": way, "gpus": number} | (fsdp if way == FSDP2 else {})
+        for way in ways
+        for number in ((1,) if way == ALONE else numbers)
+    ]
+
+
+def add_time(parser: Parser, *, engine: str | None) -> None:
+    """Add the flags of a predicted time and of what it costs."""
+    timed = ", ".join(name for name, row in ENGINES.items() if row.why_not_timed is None)
+    said = "(default: memory alone)" if engine is None else "(default: %(default)s)"
+    parser.add_argument(
+        "--engine",
+        default=engine,
+        metavar="NAME",
+        help=f"how the step is launched for its time: {timed} {said}",
+    )
+    parser.add_argument(
+        "--price", metavar="CARD=MONEY,...", help="what an hour of a card costs: h100-80gb=2.50,a10=$0.60"
+    )
+    parser.add_argument(
+        "--epoch",
+        default=USUAL_EPOCH,
+        metavar="N",
+        help="images, sequences or examples in an epoch (default: %(default)s, as CIFAR-10 has)",
+    )

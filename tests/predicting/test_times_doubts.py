@@ -10,7 +10,7 @@ import pytest
 
 from experiments.step_times import BLIND_MODELS, WITH_ANOTHER, Compared, tables
 from stepcost.catalog.cards import find_card
-from stepcost.predicting.times.left_out import MODEL, NOTHING, Outcome, doubts_of, model_of
+from stepcost.predicting.times.doubts import MODEL, NOTHING, Outcome, doubts_of, model_of
 from stepcost.predicting.times.table import Step, TimesTable, load, table_of
 
 

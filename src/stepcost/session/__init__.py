@@ -21,11 +21,14 @@ from stepcost.failures import ChildFailed, MeasureError
 from stepcost.machine import Machine, ModelInfo
 from stepcost.measuring.instrument import Instrument
 from stepcost.measuring.measurements import Measurements, TimeRounds, least_s
-from stepcost.measuring.process import Progress, Worker, warm_up_server
+from stepcost.measuring.process import Progress, warm_up_server
 from stepcost.measuring.training_runs import TrainingRuns
 from stepcost.reading import Reading
-from stepcost.request import ALONE, Request, why_not_predicted_on, without_images
-from stepcost.search import PredictedLargest, Search, Trial, find_largest, guess_from_tensors
+from stepcost.request import Request, why_not_predicted_on, without_images
+from stepcost.search import Search, Trial, find_largest, guess_from_tensors
+from stepcost.session.limits import Limits
+from stepcost.session.losses import Losses
+from stepcost.session.predictions import Predictions
 from stepcost.settings import Settings
 
 NUM_CLASSES_EXPECTED = 10
@@ -35,12 +38,6 @@ CPU_STUDY_S = 30.0
 
 PREDICTED_GPUS = 2
 """Between so many GPUs a step is shared where there is none, and nobody says between how many."""
-EVALUATION = "evaluation"
-"""Mode of a model in which dropout leaves nothing out, and batch norm takes no statistics of the batch."""
-LOSSES_STEPS, LOSSES_BATCH, LOSSES_SEQUENCE = 2, 2, 32
-"""Steps, examples and tokens of which losses are compared in fp64: the second shows what the first did."""
-CPU_LOSSES_PARAMETERS = 200_000_000
-"""Models with more parameters than this take no steps in fp64 on the CPU."""
 
 
 class Session(Measurements):
@@ -55,14 +52,9 @@ class Session(Measurements):
         self.settings = settings
         self._readings: dict[Request, list[Reading]] = {}
         """All that were taken of a request, each in a process of its own."""
-        self._losses: dict[tuple[Request, tuple[str, ...]], list[float]] = {}
-        """By request and, where it is not training, the mode of the model."""
         self.notes: list[str] = []
         """What a reader must know that turned up while it measured."""
-        self._predictor: Worker | None = None
         self.instrument = Instrument(self)
-        self._rates: dict[str, float] | None = None
-        self._flops_each: tuple[int | None, str | None] | None = None
         with self.costs.of("inspect machine, model and data"):
             # A model of the user's own is not built in the server, which it could end.
             users_own = is_own(settings.model)
@@ -107,6 +99,21 @@ class Session(Measurements):
         if self.on_gpu and (most := max(settings.gpus, default=0)) > self._gpus_here:
             raise ValueError(f"--gpus {most}: from {self.machine.device} on there are {self._gpus_here}")
 
+    @functools.cached_property
+    def predictions(self) -> Predictions:
+        """What is asked of a child that predicts."""
+        return Predictions(self)
+
+    @functools.cached_property
+    def losses(self) -> Losses:
+        """Losses of first steps in fp64."""
+        return Losses(self)
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """What bounds a step here."""
+        return Limits(self, self._model_asked)
+
     @property
     def on_gpu(self) -> bool:
         """Whether readings are measured; otherwise memory is predicted."""
@@ -138,6 +145,11 @@ class Session(Measurements):
             return "eager"
         optimizer = self.settings.batch_optimizer
         return next(name for name in UNCOMPILED_BY_SPEED if ENGINES[name].why_not(optimizer) is None)
+
+    @property
+    def card_engine(self) -> str:
+        """How the steps of question 7 are launched: as those of 3b to 3d, or by graph where that is eager."""
+        return self.study_engine if ENGINES[self.study_engine].captured else "graph"
 
     @property
     def any_step(self) -> Request:
@@ -203,7 +215,9 @@ class Session(Measurements):
     def _readings_of(self, request: Request, count: int) -> list[Reading]:
         """Return all readings of ``request``, ``count`` at least. Raises ``MeasureError``."""
         while len(self._readings.get(request, ())) < count:
-            self.remember(request, self.measured(request) if self.on_gpu else self.prediction(request))
+            self.remember(
+                request, self.measured(request) if self.on_gpu else self.predictions.memory(request)
+            )
         return self._readings[request]
 
     def timed_step(
@@ -224,7 +238,7 @@ class Session(Measurements):
         step = super().engine_step(request, time_rounds, bounds=bounds)
         if not step["fits"] or not bounds:
             return step
-        limits = self.limits(request.precision, request.batch_size)
+        limits = self.limits.of(request.precision, request.batch_size)
         unread = {**step["unread"], **limits["unread"]}
         if "in_place" in step:
             limits |= self._beside(request, step.pop("in_place"), unread)
@@ -243,108 +257,6 @@ class Session(Measurements):
             unread.setdefault("by_operator_s", str(error))
             return {}
         return found
-
-    def why_no_losses(self, gpus: int = 1) -> str | None:
-        """Why losses in fp64 are not read here in so many processes; ``None`` where they are."""
-        parameters = self.model.parameters * gpus
-        if self.on_gpu or parameters <= CPU_LOSSES_PARAMETERS:
-            return None
-        return f"a step of {parameters:,} parameters in fp64 takes too long without a GPU"
-
-    def losses(self, request: Request) -> list[float]:
-        """Return the losses of the first steps of ``request`` in fp64, read once a session.
-
-        They are of a batch and a sequence that take no time, whatever sizes were asked for. Raises
-        ``MeasureError``.
-        """
-        return self._losses_of(self._small(request))
-
-    def losses_of_ranks(self, request: Request) -> tuple[list[float], list[float]]:
-        """Return the losses of a request on several GPUs, and of one process on the batches of all of them.
-
-        They are as those of ``losses``, of a model in evaluation mode: dropout would leave out others on each
-        GPU, and batch norm takes statistics of each GPU's batch. Raises ``MeasureError``.
-        """
-        shared = replace(self._small(request), fsdp_precision=None)
-        size = shared.batch_size * request.gpus
-        alone = replace(shared, batch_size=size, parallel=ALONE, gpus=1, fsdp_keep_gathered=False)
-        whole = self._losses_of(alone, EVALUATION)
-        return self._losses_of(shared, EVALUATION), whole
-
-    def _small(self, request: Request) -> Request:
-        """Return the request at the sizes at which losses are compared."""
-        length = request.sequence_length and min(request.sequence_length, LOSSES_SEQUENCE)
-        return replace(request, batch_size=min(request.batch_size, LOSSES_BATCH), sequence_length=length)
-
-    def _losses_of(self, request: Request, *mode: str) -> list[float]:
-        """Return the losses of the first steps, read once a session. Raises ``MeasureError``."""
-        key = request, mode
-        if key not in self._losses:
-            with self.costs.of("read losses in fp64"), self.holding(jobs.LOSSES, request, *mode) as worker:
-                self._losses[key] = worker.call("losses", LOSSES_STEPS)
-        return self._losses[key]
-
-    def prediction(self, request: Request) -> Reading:
-        """Predict the memory of ``request`` without a GPU, in a child that serves the whole session.
-
-        Raises ``MeasureError``; the next prediction then gets a new child.
-        """
-        with self.costs.of("predict memory"):
-            reading: Reading = self._predicted("predict", request, self.settings.card)
-        return reading
-
-    def predicted_largest(self, request: Request) -> PredictedLargest:
-        """Predict the largest batch that the card of ``--gpu`` would train. Raises ``MeasureError``."""
-        with self.costs.of("predict the largest batch"):
-            largest: PredictedLargest = self._predicted("largest_batch", request, self.settings.card)
-        return largest
-
-    def predicted_time(self, request: Request, reading: Reading) -> dict[str, Any]:
-        """Return what a row stores of a step's time on the card of ``--gpu``. Raises ``MeasureError``."""
-        with self.costs.of("predict times"):
-            found: dict[str, Any] = self._predicted(
-                "time", request, self.settings.card, self.card_engine, reading
-            )
-        return found
-
-    @property
-    def card_engine(self) -> str:
-        """How the steps of question 7 are launched: as those of 3b to 3d, or by graph where that is eager."""
-        return self.study_engine if ENGINES[self.study_engine].captured else "graph"
-
-    @functools.cached_property
-    def on_cards(self) -> dict[str, dict[str, Any]]:
-        """What a row stores of a step on each card of ``--cards``, by its name. Raises ``MeasureError``."""
-        settings = self.settings
-        request = self.request(optimizer=settings.batch_optimizer, batch_size=settings.optimizer_batch_size)
-        with self.costs.of("predict a step on other cards"):
-            found: dict[str, dict[str, Any]] = self._predicted(
-                "on_cards", request, settings.cards, self.card_engine
-            )
-        return found
-
-    @functools.cached_property
-    def validation(self) -> str | None:
-        """What predictions were compared with, in one line; ``None`` where nothing is predicted."""
-        return None if self.on_gpu else str(self._predicted("validation", self.any_step, self.settings.card))
-
-    @functools.cached_property
-    def validation_of_ranks(self) -> str | None:
-        """The same of steps that several GPUs share; ``None`` where none is predicted."""
-        ways = [way for way in self.settings.parallel if way != ALONE]
-        if self.on_gpu or not ways:
-            return None
-        shared = replace(self.any_step, parallel=ways[0], gpus=self.gpus)
-        return str(self._predicted("validation", shared, self.settings.card))
-
-    def _predicted(self, method: str, *arguments: Any) -> Any:
-        if self._predictor is None:
-            self._predictor = self.worker(jobs.PREDICTION)
-        try:
-            return self._predictor.call(method, *arguments)
-        except MeasureError:
-            self.close()
-            raise
 
     def largest_batch(self, on_progress: Progress | None = None) -> Search:
         """Find by trying the largest batch that trains; each trial in a fresh process."""
@@ -385,35 +297,6 @@ class Session(Measurements):
         with self.worker(jobs.INSPECTION) as worker:
             return worker.call(method, *arguments)
 
-    def limits(self, precision: str, batch_size: int) -> dict[str, Any]:
-        """Return what bounds a step here: the card's rates, measured once a session, and its operations.
-
-        ``copy_bytes_per_s``, ``matrix_flops_per_s`` in that precision, and ``step_flops``: ``None`` where the
-        model cannot be counted, as ``unread`` then says. Raises ``MeasureError``.
-        """
-        if self._rates is None:
-            with self.costs.of("measure the card's rates"), self.worker(jobs.LIMITS) as worker:
-                self._rates = worker.call("rates", self.machine.device)
-        if self._flops_each is None:
-            self._flops_each = self._count_flops()
-        each, why_not = self._flops_each
-        return {
-            "step_flops": None if each is None else each * batch_size,
-            "copy_bytes_per_s": self._rates["copy_bytes_per_s"],
-            "matrix_flops_per_s": self._rates[f"matrix_flops_per_s_{precision}"],
-            "unread": {"step_flops": why_not} if why_not else {},
-        }
-
-    def _count_flops(self) -> tuple[int | None, str | None]:
-        """Count the operations of a step for each of its batch, or say why they cannot be counted."""
-        try:
-            with self.worker(jobs.LIMITS) as worker:
-                return worker.call("step_flops", self._model_asked), None
-        except MeasureError as error:  # counted on the meta device, and a model may need real tensors
-            return None, str(error)
-
     def close(self) -> None:
         """End the child that predicts."""
-        if self._predictor is not None:
-            self._predictor.close()
-            self._predictor = None
+        self.predictions.close()

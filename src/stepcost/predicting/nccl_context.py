@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcost.catalog.cards import Card, Range
-from stepcost.predicting.communicator import RANKS
+from stepcost.predicting.record_nccl import RANKS
 from stepcost.predicting.recorded import find_table
 from stepcost.predicting.torch_versions import Version, version_of
 

@@ -1,9 +1,9 @@
 """What cuDNN leaves out of its lists without a device, learned from what a GPU answered.
 
-``python -m experiments.left_out ANSWERS --without READINGS ...``: ``ANSWERS`` are those of
+``python -m experiments.cudnn_left_out ANSWERS --without READINGS ...``: ``ANSWERS`` are those of
 ``experiments.cudnn_answers``. Asks the same cuDNN here for its lists (minutes), learns from two thirds of the
 convolutions and prints how often the rest is told wrong; then learns from all and writes the package's table
-(``stepcost/predicting/left_out.py``). Neither sees what the steps of ``READINGS`` are made of.
+(``stepcost/predicting/cudnn_left_out.py``). Neither sees what the steps of ``READINGS`` are made of.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from experiments.accuracy import readings_of
 from experiments.arguments import parser_of
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting.convolution import Convolution
-from stepcost.predicting.cudnn_library import Library
-from stepcost.predicting.left_out import (
+from stepcost.predicting.cudnn_left_out import (
     NONE_LEFT_OUT,
     PRODUCT,
     LeftOut,
@@ -33,6 +32,7 @@ from stepcost.predicting.left_out import (
     left_out_path,
     signatures,
 )
+from stepcost.predicting.cudnn_library import Library
 from stepcost.predicting.tape import WORKSPACE
 from stepcost.predicting.trace import trace_run
 from stepcost.predicting.unasked import ENGINES
@@ -119,7 +119,7 @@ def _fitted(rows: list[Row]) -> LeftOut:
 
 def main() -> None:
     """Learn, say how often that is wrong, and write the table."""
-    parser = parser_of("left_out", __doc__)
+    parser = parser_of("cudnn_left_out", __doc__)
     parser.add_argument("answers", type=Path)
     parser.add_argument("--without", type=Path, nargs="*", default=[], metavar="READINGS")
     options = parser.parse_args()

@@ -2,8 +2,8 @@
 
 cuDNN knows a limited number of orders in which it lists its plans. Without a device some plans are missing,
 but how many there were is still told, and the rest keeps its order. So a list that an H100 was asked about
-too names the plan that comes first there. ``python -m experiments.left_out`` makes the table, and says how
-often it is wrong.
+too names the plan that comes first there. ``python -m experiments.cudnn_left_out`` makes the table, and
+says how often it is wrong.
 """
 
 from __future__ import annotations
