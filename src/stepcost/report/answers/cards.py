@@ -18,7 +18,7 @@ EPOCH = 50_000
 """Examples in an epoch, unless it is said: as CIFAR-10 has."""
 NOTHING = "-"
 FITS = {
-    "worst case": "in the worst case that is likely {} too",
+    "worst case": "{} too where the context is in its likely range",
     "likely": "likely {}",
     "unknown": "it cannot be said of {}",
     "likely not": "likely not {}",
