@@ -28,7 +28,6 @@ from stepcost.predicting.simulate import simulate
 from stepcost.predicting.tape import WORKSPACE
 from stepcost.predicting.torch_versions import installed_torch, version_of
 from stepcost.predicting.trace import trace_run
-from stepcost.predicting.unasked import Unasked
 from stepcost.predicting.workspaces import workspaces_on
 from stepcost.request import Request, step_words
 
@@ -118,9 +117,7 @@ def compare_without(path: Path, card: Card, torch_version: str, left_out: str) -
             }
             table = replace(table, convolutions=kept)
         if left_out == "table":
-            lists = None if workspaces.unasked is None else workspaces.unasked.lists
-            unasked = None if table is None else Unasked(table, lists)
-            workspaces = replace(workspaces, table=None, unasked=unasked)
+            workspaces = replace(workspaces, table=None)
         else:
             workspaces = replace(workspaces, table=table, library=None)
         simulation = simulate(traced, workspaces, card.room_bytes)

@@ -21,11 +21,11 @@ from stepcost.predicting.convolution import (
     FORWARD,
     Convolution,
 )
-from stepcost.predicting.cudnn_left_out import NONE_LEFT_OUT, LeftOut, learned, signatures
+from stepcost.predicting.cudnn_left_out import NONE_LEFT_OUT, LeftOut, Tree, learned, signatures
 from stepcost.predicting.cudnn_library import FOLDERS, Library, Plan, device_here, find_folder
 from stepcost.predicting.cudnn_plans import workspaces_of
 from stepcost.predicting.devices import MULTIPROCESSORS, described
-from stepcost.predicting.recorded import Table
+from stepcost.predicting.recorded import Table, find_table
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.trace import trace_run
 from stepcost.predicting.unasked import Unasked, unasked_on
@@ -80,6 +80,11 @@ class Answering(Library):
 
     def listed(self, one: Convolution, batch_size: int, direction: str) -> list[Any]:
         return [len(self.given), *(str(plan.engine) for plan in self.given)]
+
+
+def tells(**known: Any) -> LeftOut:
+    """What is left out, as far as a test says so."""
+    return LeftOut(**({"cudnn": "9.19", "families": {}, "trees": [], "sizes": {}} | known))
 
 
 def asked(library: Library, one: Convolution, direction: str = FORWARD, batch: int = 4) -> list[int] | None:
@@ -248,7 +253,7 @@ def test_torchs_own_depthwise_kernels_take_nothing() -> None:
 def test_depthwise_gradients_in_16_bits_come_in_parts() -> None:
     """Eight parts of each of 4 images, of 64 channels (48 in blocks of 32) with 9 float32 values."""
     last = replace(DEPTHWISE, inputs=48, outputs=48, groups=48, dtype="bf16", input_layout="nhwc")
-    unasked = Unasked(Table(about={"cudnn": 91900}, convolutions={}))
+    unasked = Unasked(tells())
     assert unasked.bytes_of(last, 4, BACKWARD_WEIGHT) == 4 * 8 * 64 * 9 * 4
     assert unasked.bytes_of(last, 4, FORWARD) == 0
     assert unasked.bytes_of(replace(last, dtype="fp32"), 4, BACKWARD_WEIGHT) is None
@@ -265,7 +270,7 @@ def test_a_list_tells_what_is_left_out_of_it() -> None:
             (other, NONE_LEFT_OUT),
         )
     ]
-    left_out = LeftOut(cudnn="9.19", families=learned(rows), trees=[])
+    left_out = tells(families=learned(rows))
     assert left_out.first(SQUARE, 8, FORWARD, first) == "winograd"
     assert left_out.first(SQUARE, 8, FORWARD, other) == NONE_LEFT_OUT
     assert left_out.first(SQUARE, 8, FORWARD, third) == "winograd"  # as most with these engines
@@ -276,40 +281,66 @@ def test_a_list_tells_what_is_left_out_of_it() -> None:
 
 def test_a_product_whose_list_is_not_known_is_judged_by_trees() -> None:
     """One tree that asks for the batch (the fourth size, as a logarithm); other kernels have none."""
-    tree: list[list[float]] = [[3, 4.5, 1, 2], [-1.0], [1.0]]
-    left_out = LeftOut(cudnn="9.19", families={}, trees=[tree])
+    tree: Tree = [[3, 4.5, 1, 2], [-1.0], [1.0]]
+    left_out = tells(trees=[tree])
     listed = [9, "62,1:0", "67"]
     assert left_out.first(PRODUCT, 16, FORWARD, listed) == NONE_LEFT_OUT
     assert left_out.first(PRODUCT, 32, FORWARD, listed) == "product"
     assert left_out.first(SQUARE, 32, FORWARD, listed) is None
-    unasked = Unasked(Table(about={"cudnn": 91900}, convolutions={}), left_out)
+    unasked = Unasked(left_out)
     assert unasked.bytes_of(PRODUCT, 32, BACKWARD_WEIGHT, listed) == 32 * 64 * 256 * 4
     assert unasked.bytes_of(PRODUCT, 16, BACKWARD_WEIGHT, listed) is None
 
 
-def test_what_is_left_out_is_learned_from_what_was_recorded() -> None:
-    """Products that took nothing, weights by image, transforms; what took another plan is asked."""
+def test_where_no_list_tells_sizes_do() -> None:
+    """Trees that ask for the batch (the fourth size, as a logarithm), of each family, direction and width."""
     by_image, winograd = 8 * 64 * 256 * 4, 36 * (64 * 128 + (64 + 128) * 8 * 16) * 4
     # 35 + 5 - 1 is within 64: half a transform of 64 x 33 complex values, twice, of all channels of 8 images.
     fourier = 8 * ((48 + 64) * 2 * 64 * 33 * 8 + 64 * 35 * 35 * 4)
-    table = Table(
-        about={"cudnn": 91900},
-        convolutions={
-            PRODUCT.key: {"8": [[400], [0], [by_image]]},
-            SQUARE.key: {"8": [[9999], [9999], [winograd]]},
-            replace(PRODUCT, size=(2, 2)).key: {"8": [[70000], [70000], [70000]]},
-            WIDE.key: {"8": [[9999], [9999], [fourier]]},
-        },
+    above_8: list[Tree] = [[[3, 3.5, 1, 2], [-1.0], [1.0]]]
+    up_to_8: list[Tree] = [[[3, 3.5, 1, 2], [1.0], [-1.0]]]
+    unasked = Unasked(
+        tells(
+            sizes={
+                "product forward fp32 nchw": up_to_8,
+                "product backward-weight fp32 nchw": above_8,
+                "winograd backward-weight fp32 nchw": up_to_8,
+                "fourier backward-weight fp32 nchw": up_to_8,
+            }
+        )
     )
-    unasked = Unasked(table)
     assert unasked.bytes_of(PRODUCT, 8, FORWARD) == 0
+    assert unasked.bytes_of(PRODUCT, 16, FORWARD) is None
     assert unasked.bytes_of(PRODUCT, 16, BACKWARD_WEIGHT) == 2 * by_image
-    assert unasked.bytes_of(replace(PRODUCT, size=(2, 2)), 8, BACKWARD_DATA) is None
+    assert unasked.bytes_of(PRODUCT, 8, BACKWARD_WEIGHT) is None
+    assert unasked.bytes_of(PRODUCT, 8, BACKWARD_DATA) is None
     assert unasked.bytes_of(SQUARE, 8, BACKWARD_WEIGHT) == winograd
     assert unasked.bytes_of(SQUARE, 8, FORWARD) is None
     assert unasked.bytes_of(WIDE, 8, BACKWARD_WEIGHT) == fourier
     assert unasked.bytes_of(replace(SQUARE, dtype="bf16"), 8, BACKWARD_WEIGHT) is None
     assert unasked.bytes_of(replace(PRODUCT, stride=(2, 2)), 8, FORWARD) is None
+
+
+@pytest.mark.parametrize(("capability", "cudnn"), [("9.0", "9.26"), ("8.0", "9.19"), ("8.0", None)])
+def test_another_card_or_cudnn_is_judged_by_sizes_as_the_h100_chose(
+    capability: str, cudnn: str | None
+) -> None:
+    """Of products' weights that an H100 was recorded to make by image or not, 95 % are told right."""
+    found, table = unasked_on(capability, cudnn), find_table("9.0")
+    assert found is not None
+    assert table is not None
+    assert not found.left_out.families
+    right = []
+    for key, cells in table.convolutions.items():
+        if " 1x1 1x1 0x0 1x1 g1 fp32 nchw" not in key:
+            continue
+        one = conv(key)
+        for batch, (_, _, (size, *_)) in cells.items():
+            by_image = int(batch) * one.inputs * one.outputs * 4
+            told = found.bytes_of(one, int(batch), BACKWARD_WEIGHT)
+            right.append((told is not None) == (by_image <= size <= by_image + 512))
+    assert len(right) > 10_000
+    assert sum(right) > 0.95 * len(right)
 
 
 def known(library: Library | None, cudnn: str = "9.19") -> Workspaces:

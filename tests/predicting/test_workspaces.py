@@ -16,6 +16,9 @@ from stepcost.predicting.convolution import (
     layout_of,
 )
 from stepcost.predicting.recorded import Table, find_table
+from stepcost.predicting.simulate import simulate
+from stepcost.predicting.tape import ALLOC, FREE, WORKSPACE, Event
+from stepcost.predicting.trace import Trace
 from stepcost.predicting.workspaces import Workspaces, workspaces_on
 
 ONE = Convolution(
@@ -60,6 +63,21 @@ def test_what_another_cudnn_took_is_said_to_be_of_another() -> None:
     assert same.why_estimated is None
     said = "1 convolution was recorded with cuDNN 9.19, and this torch brings cuDNN 9.26"
     assert other.why_estimated == said
+
+
+def test_what_ran_where_there_was_no_room_runs_the_next_time_too() -> None:
+    """As torch keeps plans: 20 MB for want of room for 60, then 20 with room for both; without room, none."""
+    workspaces = known(b4=[[60_000_000, 20_000_000, 0], [0], [0]])
+    convolve: Event = (WORKSPACE, ONE, (4, FORWARD))
+    events: list[Event] = [
+        *((ALLOC, 1, 50_000_000), convolve, (FREE, 1, 50_000_000), convolve),
+        *((ALLOC, 2, 90_000_000), convolve, (FREE, 2, 90_000_000), convolve),
+    ]
+    asked = simulate(Trace(events=events, kinds={}), workspaces, 100_000_000).requests
+    assert [size for action, size in asked if action == "alloc"] == [
+        *(50_000_000, 20_000_000, 20_000_000),
+        90_000_000,
+    ]
 
 
 def test_a_batch_between_two_recorded_ones_lies_on_the_line_between_them() -> None:

@@ -11,6 +11,7 @@ descriptor is documented for compilation ahead of time (https://docs.nvidia.com/
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -74,6 +75,11 @@ DIRECTIONS = {
     "backward-data": Kind.BACKWARD_DATA,
     "backward-weight": Kind.BACKWARD_WEIGHT,
 }
+DECIDES = (
+    *("mode", "direction", "dtype", "channels_last", "images", "weight", "result"),
+    *("stride", "padding", "dilation"),
+)
+"""What of a question decides which configurations there are."""
 WORKSPACE_KNOB, CLUSTER_KNOB = "CUDNN_KNOB_TYPE_WORKSPACE", "CUDNN_KNOB_TYPE_TILE_CGA_M"
 WORKSPACE_KNOB_TYPE = 25
 KNOBS_OF = 8
@@ -232,6 +238,12 @@ def _unsplit(configuration: Descriptor, engine: Descriptor, card: Descriptor) ->
 
 def _configurations(asked: dict[str, Any], card: Descriptor) -> tuple[int, list[Descriptor]]:
     """Return of how many configurations the heuristics know, and those that they give out here."""
+    return _of_heuristics(json.dumps({name: asked[name] for name in DECIDES}), card)
+
+
+@functools.lru_cache(1)  # one convolution is asked about in several ways, one after another
+def _of_heuristics(question: str, card: Descriptor) -> tuple[int, list[Descriptor]]:
+    asked = json.loads(question)
     heuristics = Descriptor(Kind.HEURISTICS).set(201, Type.DESCRIPTOR, _graph(asked))
     heuristics.set(200, Type.HEURISTICS_MODE, MODES[asked["mode"]]).set(204, Type.DESCRIPTOR, card).done()
     count = heuristics.count(202, Type.DESCRIPTOR)

@@ -2,8 +2,8 @@
 
 cuDNN knows a limited number of orders in which it lists its plans. Without a device some plans are missing,
 but how many there were is still told, and the rest keeps its order. So a list that an H100 was asked about
-too names the plan that comes first there. ``python -m experiments.cudnn_left_out`` makes the table, and
-says how often it is wrong.
+too names the plan that comes first there. Of other lists, cards and versions sizes tell, as they did on that
+H100. ``python -m experiments.cudnn_left_out`` makes the table, and says how often it is wrong.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stepcost.predicting.convolution import DIRECTIONS, Convolution
 from stepcost.predicting.recorded import TABLES
 
+Tree = list[list[float]]
+"""Nodes of a decision tree: ``[feature, threshold, node where it is not greater, node where it is]``, or
+``[value]``."""
 NONE_LEFT_OUT = "none"
 """The first plan of the list is the first one with a device too."""
 
@@ -73,11 +76,19 @@ class LeftOut:
     cudnn: str
     families: dict[str, str]
     """Name of a list to the name of a family in ``unasked.py``, or ``none``."""
-    trees: list[list[list[float]]]
-    """For products whose list was not recorded, boosted decision trees: lists of nodes.
+    trees: list[Tree]
+    """For products whose list was not recorded: boosted, over ``features``."""
+    sizes: dict[str, list[Tree]]
+    """By ``sizes_name``, whether a family comes first where no list tells: boosted, over ``sizes_of``."""
 
-    A node is ``[feature, threshold, node where it is not greater, node where it is]``, or ``[value]``.
-    """
+    def without_lists(self) -> LeftOut:
+        """Return what sizes alone tell."""
+        return replace(self, families={}, trees=[])
+
+    def is_likely(self, family: str, one: Convolution, batch_size: int, direction: str) -> bool:
+        """Say whether sizes tell that a family of ``unasked.py`` comes first."""
+        trees = self.sizes.get(sizes_name(family, one, direction), [])
+        return _sum(trees, sizes_of(one, batch_size)) > 0
 
     def first(self, one: Convolution, batch_size: int, direction: str, listed: Sequence[Any]) -> str | None:
         """Return the family that comes first; ``None`` where no list like this one was recorded."""
@@ -87,16 +98,35 @@ class LeftOut:
         family = next((family for family in reversed(found) if family), None)
         if family is None and kind_of(one) == PRODUCT and self.trees:
             values = features(one, batch_size, direction, listed)
-            return PRODUCT if sum(_leaf(tree, values) for tree in self.trees) > 0 else NONE_LEFT_OUT
+            return PRODUCT if _sum(self.trees, values) > 0 else NONE_LEFT_OUT
         return family
 
 
-def _leaf(tree: list[list[float]], values: Sequence[float]) -> float:
-    node = tree[0]
-    while len(node) > 1:
-        feature, threshold, low, high = node
-        node = tree[int(low if values[int(feature)] <= threshold else high)]
-    return node[0]
+def _sum(trees: list[Tree], values: Sequence[float]) -> float:
+    total = 0.0
+    for tree in trees:
+        node = tree[0]
+        while len(node) > 1:
+            feature, threshold, low, high = node
+            node = tree[int(low if values[int(feature)] <= threshold else high)]
+        total += node[0]
+    return total
+
+
+def sizes_name(family: str, one: Convolution, direction: str) -> str:
+    """Name what is judged by the same trees: float16 and bfloat16 by those of both."""
+    width = one.dtype if one.dtype in ("fp32", "fp64") else "16 bits"
+    return f"{family} {direction} {width} {one.output_layout}"
+
+
+def sizes_of(one: Convolution, batch_size: int) -> list[float]:
+    """Logarithms of the lengths, and of what is read, written and kept."""
+    inputs, outputs = math.log2(one.inputs), math.log2(one.outputs)
+    pixels, batch = math.log2(math.prod(one.size)), math.log2(batch_size)
+    ratio = math.log2(one.inputs * one.outputs / (one.inputs + one.outputs)) - pixels
+    images = batch + pixels
+    kept = [inputs + outputs, inputs + images, outputs + images, images]
+    return [inputs, outputs, pixels, batch, ratio, *kept]
 
 
 def features(one: Convolution, batch_size: int, direction: str, listed: Sequence[Any]) -> list[float]:
@@ -152,4 +182,6 @@ def find_left_out(compute_capability: str, cudnn: str | None) -> LeftOut | None:
     if not path.exists():
         return None
     data = json.loads(gzip.decompress(path.read_bytes()))
-    return LeftOut(cudnn=data["about"]["cudnn"], families=data["families"], trees=data["trees"])
+    return LeftOut(
+        cudnn=data["about"]["cudnn"], families=data["families"], trees=data["trees"], sizes=data["sizes"]
+    )

@@ -79,8 +79,8 @@ def workspaces_of(
     asked = one, batch_size, direction, multiprocessors
     if _torchs_own(one, batch_size):
         return [0]
-    has_lists = unasked is not None and unasked.lists is not None
-    listed = library.listed(one, batch_size, direction) if has_lists else []
+    tells = unasked is not None and unasked.left_out.families
+    listed = library.listed(one, batch_size, direction) if tells else []
     left_out = None if unasked is None else unasked.bytes_of(one, batch_size, direction, listed)
     sizes = [] if left_out is None else [left_out]
     if left_out is None or left_out >= FALLBACKS_FROM_BYTES:

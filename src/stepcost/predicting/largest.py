@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,12 +168,16 @@ def _climb(good: int, bad: int, fits: Callable[[int], bool], most: int) -> tuple
 
     What is reserved goes up and down by segments: one more example may leave a gap that the next one fills.
     """
-    stride, ends = max(1, int(good * RESOLUTION / 2)), max(2, int(good * ABOVE))
-    number, last, fails = bad, min(most, bad + ends), bad
-    while number + stride <= last:
-        number += stride
+    stride = max(1, int(good * RESOLUTION / 2))
+
+    def above(number: int) -> int:
+        return min(most, max(number + 3, math.ceil(number * (1 + ABOVE))))
+
+    number, last, fails = bad, above(good), bad
+    while number < last:
+        number = min(number + stride, last)
         if fits(number):
-            good, fails, last = number, 0, min(most, number + ends)
+            good, fails, last = number, 0, above(number)
         else:
             fails = fails or number
     return good, fails or None

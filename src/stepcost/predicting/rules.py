@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -25,12 +26,32 @@ def _add(tape: Tape, func: Any, left: Any, right: Any, **options: Any) -> Any:
     Autograd adds to a gradient that nobody else holds, and a linear layer adds its bias to
     a product (``aten/src/ATen/native/Linear.cpp``).
     """
-    made = func(left, right, **options)
+    if not options and isinstance(right, torch.Tensor) and right.is_meta and _are_alike(left, right):
+        made = torch.empty(left.shape, dtype=left.dtype, device="meta")
+    else:
+        made = func(left, right, **options)
     if not options and isinstance(right, torch.Tensor):
         alike = left.shape == made.shape and left.dtype == made.dtype
         if tape.sums_in_place() and alike and _is_alone(left):
             return tape.note_in_place(made, left)
     return tape.note(made)
+
+
+def _value_by_value(tape: Tape, func: Any, *args: Any, **options: Any) -> Any:
+    """Make what has a value for each of its operands', which torch is slow to work out on meta tensors."""
+    tensors = [one for one in args if isinstance(one, torch.Tensor)]
+    as_it_is = all(one is torch.preserve_format for one in options.values())
+    if as_it_is and tensors[0].is_floating_point() and _are_alike(*tensors):
+        return tape.note(torch.empty(tensors[0].shape, dtype=tensors[0].dtype, device="meta"))
+    return tape.note(func(*args, **options))
+
+
+def _are_alike(one: torch.Tensor, *others: torch.Tensor) -> bool:
+    """Say whether all have the same shape and dtype, and dimensions in order: so has what is made of them."""
+    alike = all(one.is_meta and (one.shape, one.dtype) == (other.shape, other.dtype) for other in others)
+    return alike and all(
+        high > low > 0 for tensor in (one, *others) for high, low in itertools.pairwise(tensor.stride())
+    )
 
 
 def _is_alone(tensor: torch.Tensor) -> bool:
@@ -140,6 +161,12 @@ PRODUCTS = (
     *(getattr(aten, name).out for name in ("mm", "addmm", "bmm", "baddbmm", "addmv")),
 )
 """Operators that call cuBLAS."""
+VALUE_BY_VALUE = (
+    *(getattr(aten, name).default for name in ("empty_like", "zeros_like", "clone")),
+    *(getattr(aten, name).default for name in ("threshold_backward", "sigmoid_backward")),
+    aten.mul.Tensor,
+)
+"""Operators with one value for each of their operands', that steps call often."""
 RULES: dict[Any, Rule] = {
     **ATTENTION_RULES,
     **EMBEDDING_RULES,
@@ -152,6 +179,7 @@ RULES: dict[Any, Rule] = {
     aten.native_batch_norm_backward.default: cudnn.batch_norm_backward,
     aten.native_dropout.default: _dropout_in_one,
     aten.add.Tensor: _add,
+    **dict.fromkeys(VALUE_BY_VALUE, _value_by_value),
     aten.roll.default: _roll,
     **dict.fromkeys((aten.index_put.default, aten._index_put_impl_.default), _index_put),
     aten.scalar_tensor.default: _scalar_tensor,

@@ -10,6 +10,7 @@ from stepcost.activations import LOSS, Owner
 from stepcost.allocator.caching import Block, CachingAllocator, OutOfMemory
 from stepcost.ledger import ALWAYS, Allocation, Peak, ledger_at_peak
 from stepcost.predicting import tape, trace
+from stepcost.predicting.convolution import Convolution
 from stepcost.predicting.trace import Trace
 from stepcost.predicting.workspaces import Workspaces
 from stepcost.reading import BACKWARD, FORWARD, PHASES
@@ -49,6 +50,7 @@ class _Run:
         self._streams = traced.streams
         self._workspaces = workspaces
         self._blocks: dict[Any, tuple[Block, int]] = {}
+        self._ran: dict[tuple[Convolution, int, str, bool], int] = {}
         # The allocations of the step under way, so that the last one can be explained.
         self._alive: dict[Any, Allocation] = {}
         self._done: list[Allocation] = []
@@ -72,16 +74,22 @@ class _Run:
         self._done.append(allocation)
         self._now += 1
 
-    def scratch(self, sizes: list[int]) -> None:
-        """Take a workspace and give it back; cuDNN tries the next smaller one where there is no room."""
-        for size in sizes:
-            if not size:
-                return
+    def convolve(self, one: Convolution, batch_size: int, direction: str) -> None:
+        """Take a workspace and give it back; where there is no room, what cuDNN would do with less.
+
+        What ran is tried first the next time, in each thread (``run_single_conv`` and ``benchmark_cache`` in
+        ``aten/src/ATen/native/cudnn/Conv_v8.cpp``).
+        """
+        asked = one, batch_size, direction, self.phase == BACKWARD
+        ran = self._ran.get(asked)
+        for size in (*([] if ran is None else [ran]), *self._workspaces.of(one, batch_size, direction)):
             try:
-                self.allocate("workspace", size)
+                if size:
+                    self.allocate("workspace", size)
+                    self.free("workspace")
             except OutOfMemory:
                 continue
-            self.free("workspace")
+            self._ran[asked] = size
             return
         # No recorded plan fits. cuDNN has plans that need next to nothing, so the step goes on.
 
@@ -149,7 +157,7 @@ class _Run:
         do: dict[str, Callable[[Any, Any], object]] = {
             tape.ALLOC: self.allocate,
             tape.FREE: lambda key, _: self.free(key),
-            tape.WORKSPACE: lambda one, more: self.scratch(self._workspaces.of(one, *more)),
+            tape.WORKSPACE: lambda one, more: self.convolve(one, *more),
             tape.GEMM: self.gemm,
             tape.REDUCTION: lambda reduction, _: self.reduce(reduction),
             tape.MARK: self.mark,

@@ -1,10 +1,9 @@
-"""Plans that cuDNN leaves out of its answer where there is no device, learned from what a GPU recorded.
+"""Plans that cuDNN leaves out of its answer where there is no device, as an H100 gave them.
 
 It leaves some 1x1 convolutions to cuBLASLt, which cannot be started without a device, some gradients to a
 Winograd or Fourier transform, and depthwise ones to kernels of its own. Their workspaces follow from sizes.
-Whether they come first is told by the rest of the answer (``cudnn_left_out.py``) where such answers were
-recorded. Elsewhere it is a matter of sizes, of which no rule is known: forests of decision trees are fitted
-to the recorded table.
+Whether they come first is told by the rest of the answer where such answers were recorded, elsewhere by
+decision trees over sizes, learned from the same answers (``cudnn_left_out.py``).
 """
 
 from __future__ import annotations
@@ -12,17 +11,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from stepcost.predicting.convolution import BACKWARD_DATA, BACKWARD_WEIGHT, DIRECTIONS, Convolution
 from stepcost.predicting.cudnn_left_out import NONE_LEFT_OUT, LeftOut, find_left_out
-from stepcost.predicting.recorded import Table, find_table
 
-ROUNDING_BYTES = 512
-"""A batched product takes 0 to 400 bytes more than the rule says."""
 FLOAT_BYTES = 4
 """Parts of a sum are float32, whatever is summed."""
 SPLITS, SPLIT_TILE, SHORTEST_SPLIT = 132, 128 * 256, 96
@@ -31,20 +25,14 @@ WINOGRAD_TILE = 4
 """Pixels of a tile's side: with a 3x3 kernel, 36 products for 16 pixels."""
 IMAGES_AT_ONCE = 16
 """Images that a Winograd transform of 16-bit gradients makes at once."""
-SHARE_IN_16_BITS = 0.25
-"""Gradients of 16-bit weights go by image as those of float32 images with so much fewer pixels do.
-
-Read off one recorded step of ResNet-50: 15 of 16 are then as recorded.
-"""
-TREES = 15
-STANDS_FOR_ALL = "9.0"
-"""Compute capability whose table is learned from where another has none."""
+STANDS_FOR_ALL = ("9.0", "9.19")
+"""Compute capability and cuDNN whose answers tell what is left out where others were not recorded."""
 
 
 def is_product(one: Convolution) -> bool:
     """Whether a convolution is a plain matrix product of each image."""
     plain = (one.kernel, one.stride, one.padding) == ((1, 1), (1, 1), (0, 0))
-    return plain and one.groups == 1 and one.output_layout == "nchw"
+    return plain and one.groups == 1
 
 
 def _product_bytes(one: Convolution, batch_size: int, direction: str) -> int:
@@ -127,14 +115,14 @@ class Family:
 
     holds: Callable[[Convolution], bool]
     directions: tuple[str, ...]
-    bytes_of: Callable[[Convolution, int, str], int]
 
 
-FAMILIES = (
-    Family(is_product, DIRECTIONS, _product_bytes),
-    Family(is_winograd, (BACKWARD_WEIGHT,), winograd_bytes),
-    Family(is_fourier, (BACKWARD_WEIGHT,), fourier_bytes),
-)
+FAMILIES = {
+    "product": Family(is_product, DIRECTIONS),
+    "winograd": Family(is_winograd, (BACKWARD_WEIGHT,)),
+    "fourier": Family(is_fourier, (BACKWARD_WEIGHT,)),
+}
+"""Those of which sizes tell."""
 BYTES_OF: dict[str, Callable[[Convolution, int, str], int]] = {
     "product": _product_bytes,
     "winograd": winograd_bytes,
@@ -142,7 +130,7 @@ BYTES_OF: dict[str, Callable[[Convolution, int, str], int]] = {
     "depthwise": _nothing,
     "depthwise parts": parts_bytes,
 }
-"""The same and two more, by the names in tables of lists."""
+"""By the names in tables of lists: the same and two more."""
 ENGINES = {
     **dict.fromkeys((58, 62, 63), "product"),
     **dict.fromkeys((7, 17), "winograd"),
@@ -155,12 +143,9 @@ ENGINES = {
 
 @dataclass(frozen=True, eq=False)
 class Unasked:
-    """What the convolutions of a recorded table did that cuDNN cannot be asked."""
+    """What cuDNN cannot be asked without a device."""
 
-    table: Table
-    lists: LeftOut | None = None
-    _forests: dict[tuple[Family, str, str], Any] = field(default_factory=dict)
-    _known: dict[tuple[Convolution, int, str], int | None] = field(default_factory=dict)
+    left_out: LeftOut
 
     def bytes_of(
         self, one: Convolution, batch_size: int, direction: str, listed: Sequence[Any] = ()
@@ -170,73 +155,35 @@ class Unasked:
         ``listed`` is what cuDNN gives out of its plans here (``Library.listed``).
         """
         asked = one, batch_size, direction
-        first = None if self.lists is None else self.lists.first(*asked, listed)
+        first = self.left_out.first(*asked, listed)
         if first is not None:
             return None if first == NONE_LEFT_OUT else BYTES_OF[first](*asked)
         if one.kind[3] == "depthwise":
             return _depthwise_bytes(*asked)
-        if asked not in self._known:
-            families = (family for family in FAMILIES if self._takes(family, *asked))
-            self._known[asked] = next((family.bytes_of(*asked) for family in families), None)
-        return self._known[asked]
+        family = self.by_sizes(*asked)
+        return None if family is None else BYTES_OF[family](*asked)
 
-    def _takes(self, family: Family, one: Convolution, batch_size: int, direction: str) -> bool:
-        if direction not in family.directions or not family.holds(one):
-            return False
-        key = family, direction, one.dtype
-        if key not in self._forests:
-            self._forests[key] = self._fitted(family, direction, one.dtype)
-        forest, share = self._forests[key]
-        return forest is not None and bool(forest.predict([_sizes(one, batch_size, share)])[0])
-
-    def _fitted(self, family: Family, direction: str, dtype: str) -> tuple[Any, float]:
-        """Fit a forest, the same for the same table; no forest where too little was recorded.
-
-        Without convolutions of that dtype in the table it is fitted to float32's. Their sizes then stand for
-        such a share of the pixels.
-        """
-        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 (takes most of a second)
-
-        held = [one for one in map(Convolution.from_key, self.table.convolutions) if family.holds(one)]
-        like = [one for one in held if one.dtype == dtype]
-        share = 1.0 if like or direction != BACKWARD_WEIGHT else SHARE_IN_16_BITS
-        column = DIRECTIONS.index(direction)
-        cells, is_left_out = [], []
-        for one in like or [one for one in held if one.dtype == "fp32"]:
-            for batch, cell in self.table.convolutions[one.key].items():
-                over = cell[column][0] - family.bytes_of(one, int(batch), direction)
-                cells.append(_sizes(one, int(batch)))
-                is_left_out.append(0 <= over <= ROUNDING_BYTES)
-        if not any(is_left_out):
-            return None, share
-        return RandomForestClassifier(TREES, random_state=0).fit(cells, np.array(is_left_out)), share
-
-
-def _sizes(one: Convolution, batch_size: int, share: float = 1.0) -> list[float]:
-    """Logarithms of the lengths, and of what is read, written and kept."""
-    inputs, outputs = math.log2(one.inputs), math.log2(one.outputs)
-    pixels, batch = math.log2(math.prod(one.size) * share), math.log2(batch_size)
-    ratio = math.log2(one.inputs * one.outputs / (one.inputs + one.outputs)) - pixels
-    images = batch + pixels
-    kept = [inputs + outputs, inputs + images, outputs + images, images]
-    return [inputs, outputs, pixels, batch, ratio, *kept]
+    def by_sizes(self, one: Convolution, batch_size: int, direction: str) -> str | None:
+        """Return the family that likely comes first; ``None`` where none does."""
+        for name, family in FAMILIES.items():
+            can_be = direction in family.directions and family.holds(one)
+            if can_be and self.left_out.is_likely(name, one, batch_size, direction):
+                return name
+        return None
 
 
 @functools.cache
 def unasked_on(compute_capability: str, cudnn: str | None) -> Unasked | None:
-    """Return what is learned from the table of a compute capability, or from the one that stands for it.
+    """Return what is left out on a compute capability by a cuDNN such as 9.19.
 
-    And from the lists of a cuDNN such as 9.19 there, where they were recorded.
+    Where no lists of those were recorded, sizes tell as those of ``STANDS_FOR_ALL``.
     """
-    lists = find_left_out(compute_capability, cudnn)
-    if lists is None:
-        return _without_lists(compute_capability if find_table(compute_capability) else STANDS_FOR_ALL)
-    table = find_table(compute_capability) or find_table(STANDS_FOR_ALL)
-    return None if table is None else Unasked(table, lists)
+    found = find_left_out(compute_capability, cudnn)
+    return _without_lists() if found is None else Unasked(found)
 
 
 @functools.cache
-def _without_lists(compute_capability: str) -> Unasked | None:
-    """Return what is learned from a table alone: once, for all cards that it stands for."""
-    table = find_table(compute_capability)
-    return None if table is None else Unasked(table)
+def _without_lists() -> Unasked | None:
+    """Return what sizes tell: the same, and so asked about once, for all cards without lists."""
+    found = find_left_out(*STANDS_FOR_ALL)
+    return None if found is None else Unasked(found.without_lists())

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 from stepcost.predicting.times.family import (
     ON_LISTS,
@@ -168,6 +167,8 @@ class Times:
         ]
         if len(rows) < 3:
             return None
+        from scipy.optimize import nnls  # noqa: PLC0415 (slow to import, and only times need it)
+
         solved, _ = nnls(np.array(rows), np.ones(len(rows)))
         seconds = float(solved @ (1e-6, 1e-8 * of_lists(key)[0], 1e-12 * size))
         nearest = min(range(len(group.keys)), key=lambda at: abs(self._taken[group.keys[at]][1] - size))
