@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stepcost.predicting.times.family import key_of, name_of
+from stepcost.predicting.times.keys import key_of, name_of
 
 FILL, COPY = "Memset", "Memcpy"
 BY_DRIVER = "Memset ("
