@@ -1,10 +1,11 @@
 """How far predicted step times are from steps that a GPU took, with more and more of them left out.
 
 ``python -m experiments.step_times --gpu h100-80gb``: predicts each recorded step of the table from the others
-and prints a Markdown table: with its own operators in the table, without its batch size, without its model,
-and the models of ``time-steps-blind.txt`` from a table without them. Beside it plain roofline (bytes or
-operations of each operator at the card's measured rates) and, with ``--runtime-estimator`` (slow), torch's
-``RuntimeEstimator`` on fake tensors. ``--each`` prints every step, ``--plot`` draws predicted over measured.
+and prints a Markdown table: with its own operators in the table, without its batch size, its model, its
+series (all ResNets), and the models of ``time-steps-blind.txt`` from a table without them. Beside it plain
+roofline (bytes or operations of each operator at the card's measured rates) and, with
+``--runtime-estimator`` (slow), torch's ``RuntimeEstimator`` on fake tensors. ``--each`` prints every step,
+``--plot`` draws predicted over measured.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from stepcost.predicting.times.doubts import (
     LEFT_OUT,
     MODEL,
     NOTHING,
+    SERIES,
+    TEACH,
     Outcome,
     doubts_of,
     model_of,
@@ -85,12 +88,13 @@ def tables(table: TimesTable) -> Iterator[tuple[str, list[Compared]]]:
     own = replace(table, steps=tuple(one for one in table.steps if model_of(one.request) not in blind))
     others = [one for one in table.steps if model_of(one.request) in blind]
     found = {name: outcomes(own, leaves) for name, leaves in LEFT_OUT.items()}
-    doubts = doubts_of([*found[BATCH], *found[MODEL]])
+    doubts = doubts_of([one for name in TEACH for one in found[name]])
     yield NOTHING, compared(found[NOTHING], doubts)
     neighboured = [one for one in found[BATCH] if has_another_batch(one.step, own.steps)]
     yield WITH_ANOTHER, compared(neighboured, doubts)
     yield BATCH, compared(found[BATCH], doubts)
     yield MODEL, compared(found[MODEL], doubts)
+    yield SERIES, compared(found[SERIES], doubts)
     yield BLIND_MODELS, compared(outcomes(own, nothing, others), doubts)
 
 
@@ -203,7 +207,7 @@ def plot(path: Path, found: Sequence[tuple[str, Sequence[Compared]]]) -> None:
     axes.fill_between(
         ends, [0.9 * end for end in ends], [1.1 * end for end in ends], color="grey", alpha=0.2, linewidth=0
     )
-    for (name, each), marker in zip(found, "o^sDv", strict=False):
+    for (name, each), marker in zip(found, "o^sDvP", strict=False):
         axes.scatter(
             [1e3 * one.step.step_s for one in each],
             [1e3 * one.predicted_s for one in each],

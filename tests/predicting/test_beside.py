@@ -9,8 +9,8 @@ import pytest
 from stepcost.catalog.cards import CARDS
 from stepcost.predicting.times import Part
 from stepcost.predicting.times.beside import beside
-from stepcost.predicting.times.family import key_of, name_of
 from stepcost.predicting.times.from_rates import step_on
+from stepcost.predicting.times.keys import key_of, name_of
 from stepcost.report.beside import outside_prediction
 from stepcost.request import step_named
 

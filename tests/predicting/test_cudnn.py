@@ -23,10 +23,12 @@ from stepcost.predicting.convolution import (
 )
 from stepcost.predicting.cudnn_left_out import NONE_LEFT_OUT, LeftOut, Tree, learned, signatures
 from stepcost.predicting.cudnn_library import FOLDERS, Library, Plan, device_here, find_folder
-from stepcost.predicting.cudnn_plans import workspaces_of
+from stepcost.predicting.cudnn_plans import choice_of, workspaces_of
 from stepcost.predicting.devices import MULTIPROCESSORS, described
 from stepcost.predicting.recorded import Table, find_table
 from stepcost.predicting.simulate import simulate
+from stepcost.predicting.times.convolved import convolved
+from stepcost.predicting.times.table import table_of
 from stepcost.predicting.trace import trace_run
 from stepcost.predicting.unasked import Unasked, unasked_on
 from stepcost.predicting.workspaces import Estimated, Workspaces, workspaces_on
@@ -530,3 +532,31 @@ def test_a_description_that_was_recorded_is_the_one_that_is_asked_with(
     workspaces_on(H100, (2, 11))
     workspaces_on(CARDS["h200-141gb"], (2, 15))
     assert asked_with == [("9.19", recorded), ("9.26", described(CARDS["h200-141gb"]))]
+
+
+def chosen(
+    library: Library, one: Convolution, batch: int, direction: str, unasked: Unasked | None = None
+) -> tuple[str, int] | None:
+    return choice_of(library, one, batch, direction, multiprocessors=H100.multiprocessors, unasked=unasked)
+
+
+def test_choice_is_the_engine_of_the_first_plan() -> None:
+    """Engine and workspace of the first plan; depthwise in channels first is torch's own."""
+    library = Answering(Plan(engine=67, workspace=512, knobs={}), Plan(engine=46, workspace=0, knobs={}))
+    assert chosen(library, SQUARE, 16, FORWARD) == ("67", 512)
+    assert chosen(library, DEPTHWISE, 16, FORWARD) == ("torch", 0)
+    assert chosen(Answering(), SQUARE, 16, FORWARD) is None
+
+
+def test_table_of_times_has_what_this_cudnn_answers(cudnn: Library) -> None:
+    """Every fiftieth recorded convolution is run as the table says, in each direction."""
+    table = table_of(H100)
+    assert table is not None
+    unasked = unasked_on("9.0", "9.19")
+    for key in sorted(table.choices)[::50]:
+        one = convolved(key)
+        assert one is not None
+        described = one.described()
+        assert described is not None
+        found = [chosen(cudnn, described, one.images[0], each, unasked) for each in one.directions]
+        assert found == [tuple(each) for each in table.choices[key]], key

@@ -40,6 +40,14 @@ def test_contributors_add_up_to_the_step_less_what_lies_between():
     assert modules["(optimizer)"].seconds > 4 * 11.7e6 * 4 / 3.4e12  # reads at least four tensors
 
 
+def test_without_cudnn_the_answer_says_so_where_it_matters():
+    """Shapes that were recorded need none; of others it is said that none was asked, and it is less sure."""
+    assert predict_time(step_named("resnet18:sgd:64:224:graph"), H100).unasked is None
+    found = predict_time(step_named("resnet18:sgd:80:224:graph"), H100)
+    assert found.unasked is not None and found.unasked.startswith("cuDNN 9.19")
+    assert found.high_s > 1.15 * found.step_s
+
+
 @pytest.mark.parametrize(
     ("step", "card", "why"),
     [

@@ -66,6 +66,25 @@ def test_kernels_never_go_to_operators_that_launch_no_such() -> None:
         assert by_name["batch_norm"].kernels == 2 and by_name["add_.Tensor"].kernels == 1
 
 
+def test_fill_between_two_products_is_of_the_second() -> None:
+    """Each of two products has its own kernel, the second with the fill before it."""
+    first, second = "mm(f32[64,8],f32[8,64])", "mm(f32[8,64]t,f32[64,64])"
+    names = ["cutlass_gemm_nn", "cutlass_gemm_nt", "memset32", "relu"]
+    filled = {
+        "request": {"model": "by-hand"},
+        "step_s": 40e-6,
+        "span_s": 1.0,
+        "operators": [[first, 16, 64], [RELU, 16, 0]],
+        "kernels": names,
+        "calls": [[0, [[2, 500], [0, 9000], [2, 600], [1, 7000]]], [1, [[3, 1000]]]],
+    }
+    traced = [Operator(first, 16, 64), Operator(second, 16, 64), Operator(RELU, 2048, 0)]
+    table = table_of_traced(ABOUT, [filled] * 3, [traced] * 3)
+    taken = {one.key: one.taken for one in table.steps[0].entries}
+    assert (taken[first].kernels, taken[second].kernels) == (2, 2)
+    assert taken[first].seconds == pytest.approx(9.5e-6) and taken[second].seconds == pytest.approx(7.6e-6)
+
+
 def test_what_lies_between_is_found_from_whole_steps() -> None:
     """14 us in 3 kernels that take 15.5 us have 0.5 us at each; a fill by the driver waits 2 us more."""
     plain = [[0, [[0, 1000]]], [1, [[1, 9000]]], [2, [[2, 4000]]]]

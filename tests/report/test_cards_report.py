@@ -98,6 +98,14 @@ def test_without_times_it_says_why_once() -> None:
     assert found.table.columns == ("card", "fits", "memory GB", "largest batch")
 
 
+def test_times_that_are_less_sure_say_why() -> None:
+    """A card that has a time and a reason beside it is not one without a time."""
+    less = took(8, 10, 12, "recorded on this card") | {"unread": {"step_s": "cuDNN was not asked"}}
+    found = answer("7", [row("h100-80gb", fits=True, **less)])
+    assert "Times of h100-80gb are less sure: cuDNN was not asked." in found.text
+    assert "No time" not in found.text
+
+
 def test_money_follows_from_time_and_price() -> None:
     """1,000 examples are 20 steps of 10 ms; the cheapest is named, with the cards near it."""
     prices = {"h100-80gb": price_of("$3.60/h"), "a10": price_of("$0.36/h")}

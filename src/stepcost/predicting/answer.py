@@ -130,6 +130,7 @@ def answer(
         fields |= {} if one is None else asdict(one)
     if card is not None and engine is not None:
         fields |= {"card": card.name, "step_engine": engine} | time_fields(timed) | busy_fields(busy)
+        why_not = why_not if timed is None else timed.unasked
         fields["unread"] |= {} if why_not is None else {"step_s": why_not}
     fields["seconds"] = time.perf_counter() - started
     return Answer(

@@ -18,12 +18,14 @@ from stepcost.predicting.convolution import (
     FORWARD,
     Convolution,
 )
+from stepcost.predicting.cudnn_left_out import NONE_LEFT_OUT
 from stepcost.predicting.cudnn_library import Library, Plan
-from stepcost.predicting.unasked import FLOAT_BYTES, Unasked
+from stepcost.predicting.unasked import BYTES_OF, FLOAT_BYTES, Unasked
 
 FALLBACKS_FROM_BYTES = 64 << 20
 """Workspaces from this size on are told with what is tried where there is no room for them."""
 MAX_PLANS = 32
+TORCHS_OWN = "torch"
 TILES = {
     0: (128, 128),
     1: (128, 64),
@@ -92,6 +94,33 @@ def workspaces_of(
             if not sizes or size < sizes[-1]:  # what takes more does not fit either
                 sizes.append(size)
     return sizes or None
+
+
+def choice_of(
+    library: Library,
+    one: Convolution,
+    batch_size: int,
+    direction: str,
+    *,
+    multiprocessors: int,
+    unasked: Unasked | None,
+) -> tuple[str, int] | None:
+    """Return which engine runs a convolution, and its workspace in bytes; ``None`` without an answer.
+
+    An engine has cuDNN's number, or the name of a family in ``unasked.py`` whose plans are left out of the
+    answer here, or is ``torch`` for a kernel of torch's own.
+    """
+    if _torchs_own(one, batch_size):
+        return TORCHS_OWN, 0
+    if unasked is not None and unasked.left_out.families:
+        listed = library.listed(one, batch_size, direction)
+        family = unasked.left_out.first(one, batch_size, direction, listed)
+        if family is not None and family != NONE_LEFT_OUT:
+            return family, BYTES_OF[family](one, batch_size, direction)
+    plans = library.plans(one, batch_size, direction, 1)
+    if not plans:
+        return None
+    return str(plans[0].engine), _bytes(plans[0], one, batch_size, direction, multiprocessors)
 
 
 def _is_depthwise(one: Convolution) -> bool:

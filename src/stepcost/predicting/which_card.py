@@ -99,5 +99,6 @@ def row_of_time(launched: Request, card: Card, reading: Reading) -> dict[str, An
                 "step_engine": launched.engine,
                 "kernels": sum(one.kernels for one in found.contributors),
                 "kernel_s": sum(one.seconds for one in found.contributors),
+                "unread": reading.unread | ({} if found.unasked is None else {"step_s": found.unasked}),
             }
     return {"step_s": None, "unread": {**reading.unread, "step_s": why_not}}

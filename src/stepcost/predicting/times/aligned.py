@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stepcost.predicting.times.family import key_of, name_of
+from stepcost.predicting.times.keys import key_of, name_of
 
 FILL, COPY = "Memset", "Memcpy"
 BY_DRIVER = "Memset ("
@@ -26,6 +26,10 @@ WRONG = 15.0
 """How much less likely it is of an operator that never launches such a kernel."""
 ANOTHER = 1.0
 """How much less likely (a logarithm) a further kernel of one operator is."""
+NEVER = 1e-6
+"""How likely is what does not happen."""
+ENDS_IN_FILL = 8.0
+"""How much less likely (a logarithm) a library's operator ends in a fill: it fills before it computes."""
 BY_LIBRARIES = ("convolution", "mm", "addmm", "bmm", "baddbmm", "_scaled_dot", "linear")
 LIBRARIES = (
     *("xmma", "cutlass", "nvjet", "gemm", "cudnn", "splitkreduce", "tensortransform", "nhwc", "winograd"),
@@ -86,8 +90,8 @@ class Likely:
         self._none = {name: min(0.99, max(0.01, 1 - with_any[name] / count)) for name, count in asked.items()}
 
     def none(self, name: str) -> float:
-        """How likely it has no kernel."""
-        return self._none[name]
+        """How likely it has no kernel; a library's operator always has one."""
+        return NEVER if name.startswith(BY_LIBRARIES) else self._none[name]
 
     def cost(self, name: str, kernel: str) -> float:
         """Return minus the logarithm of how likely a kernel of this operator is that one."""
@@ -121,6 +125,7 @@ def align(keys: Sequence[str], kernels: Sequence[Recorded], likely: Likely) -> l
     places = np.arange(len(keys))
     costs: dict[str, Any] = {}
     best = skipped[:-1] + some
+    after_fill = np.array([ENDS_IN_FILL * name.startswith(BY_LIBRARIES) for name in distinct])[which]
     came_from = np.zeros((len(kernels), len(keys)), dtype=np.int32)
     for number, kernel in enumerate(kernels):
         if kernel.name not in costs:
@@ -128,6 +133,8 @@ def align(keys: Sequence[str], kernels: Sequence[Recorded], likely: Likely) -> l
         cost = costs[kernel.name][which] - AS_RECORDED * (key_ids == ids.get(kernel.key or "", -1))
         if number:
             before = best - skipped[1:]
+            if kernels[number - 1].name == FILL:
+                before = before + after_fill
             least = np.minimum.accumulate(before)
             at = np.maximum.accumulate(np.where(before == least, places, 0))
             moved = np.full(len(keys), np.inf)

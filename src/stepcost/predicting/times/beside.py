@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stepcost.catalog.cards import CARDS
-from stepcost.predicting.times.family import name_of
 from stepcost.predicting.times.from_rates import step_on
+from stepcost.predicting.times.keys import name_of
 from stepcost.predicting.times.made import table_of_traced
 from stepcost.predicting.times.step_time import Part
 from stepcost.request import Request

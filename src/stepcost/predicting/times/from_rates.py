@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from stepcost.catalog.cards import CARDS, Card
 from stepcost.operators import Operator
-from stepcost.predicting.times.family import in_16_bits, key_of, name_of
+from stepcost.predicting.times.keys import in_16_bits, key_of, name_of
 from stepcost.predicting.times.step_time import (
     FROM_RATES,
     Part,
     StepTime,
     contributors,
     predict_parts,
-    step_time,
+    timed,
 )
 from stepcost.predicting.times.table import TimesTable, table_of
 from stepcost.request import Request
@@ -61,7 +61,7 @@ def step_on(request: Request, card: Card) -> OnCard:
     recorded = min(with_tables, key=lambda one: (one != card, not is_same_chip(one, card), one.name))
     parts, table = _parts(request, recorded), table_of(recorded)
     assert table is not None
-    found = step_time(parts, table)
+    found = timed(parts, recorded)
     return OnCard(found if recorded == card else from_rates(parts, found, recorded, card), parts, table)
 
 
@@ -88,6 +88,7 @@ def from_rates(parts: Sequence[Part], step: StepTime, recorded: Card, card: Card
         basis=FROM_RATES,
         contributors=contributors(there, lambda part: name_of(key_of(part.operator.key))),
         modules=contributors(there, lambda part: part.module),
+        unasked=step.unasked,
     )
 
 

@@ -7,17 +7,19 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from stepcost.catalog.cards import CARDS
+from stepcost.catalog.cards import CARDS, Card
 from stepcost.operators import Operator
 from stepcost.predicting.times.aligned import Likely, Recorded, align, kernels_of
+from stepcost.predicting.times.chosen import choosing, cudnn_of
 from stepcost.predicting.times.doubts import with_doubts
-from stepcost.predicting.times.family import key_of, name_of
+from stepcost.predicting.times.keys import key_of, name_of
 from stepcost.predicting.times.table import TABLES, Entry, Step, Taken, TimesTable, table_name
 from stepcost.predicting.times.traced import operators_of
 from stepcost.request import Request
@@ -134,6 +136,15 @@ def _entries(
     )
 
 
+def with_choices(table: TimesTable, card: Card) -> TimesTable:
+    """Return a table with how cuDNN runs its convolutions; ends with one line where that is not installed."""
+    choose = choosing(card, table)
+    if choose is None:
+        sys.exit(f"cuDNN {cudnn_of(table)} is not installed: how it ran the convolutions cannot be asked")
+    asked = {key: choose(key) for key in tqdm(table.taken, unit="operator")}
+    return replace(table, choices={key: found for key, found in asked.items() if found is not None})
+
+
 def main(arguments: Sequence[str]) -> None:
     """Make a table of the files that ``stepcost record times`` wrote, in the package or in a folder."""
     files = [Path(one) for one in arguments if one.endswith(".jsonl.gz")]
@@ -142,13 +153,14 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit("usage: python -m stepcost.predicting.times.made ROWS.jsonl.gz... [FOLDER]")
     read = [rows_of(file) for file in files]
     about = read[0][0]
-    card = next((one.name for one in CARDS.values() if one.gpu == about["gpu"]), None)
+    card = next((one for one in CARDS.values() if one.gpu == about["gpu"]), None)
     if card is None or any(one["gpu"] != about["gpu"] for one, _ in read):
         sys.exit(
             f"a table is of one card of catalog/cards.py, not of {sorted({one['gpu'] for one, _ in read})}"
         )
-    table = with_doubts(table_from(about, tqdm([row for _, rows in read for row in rows], unit="step")))
-    path = folder / table_name(card)
+    made = table_from(about, tqdm([row for _, rows in read for row in rows], unit="step"))
+    table = with_doubts(with_choices(made, card))
+    path = folder / table_name(card.name)
     table.save(path)
     print(f"{path}: {len(table.steps)} steps, {len(table.taken)} operators, in doubt by {table.doubts}")
 

@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from stepcost.predicting.times.family import (
-    ON_LISTS,
-    PRODUCTS,
-    TENSOR,
-    Family,
-    family_of,
-    in_16_bits,
-    name_of,
-    of_lists,
-)
+from stepcost.predicting.times.convolved import Choice, convolved
+from stepcost.predicting.times.family import LOADED, family_of, loaded_at_once
+from stepcost.predicting.times.group import KERNEL_S, NEAREST, OF_OTHER_KIND, Array, Group, Row
+from stepcost.predicting.times.keys import ON_LISTS, PRODUCTS, TENSOR, in_16_bits, name_of, of_lists
 from stepcost.predicting.times.table import Taken, TimesTable
 
-Array = npt.NDArray[np.float64]
 RECORDED, NEAR, FAR, OTHER, UNKNOWN = "recorded", "near", "far", "other", "unknown"
 """How it is known: recorded; of one like it, near in size or not; of another kind; of other operators."""
-NEIGHBOURS = 4
-OF_OTHER_KIND, OF_OTHER_DTYPE, OF_OTHER_BOUND = 3.0, 1.0, 0.3
-"""How far apart these put two operators; as far apart are such by a size that is e to this times another."""
-NEAR_SIZE = 0.9
-SMOOTHING = 0.02
-STIFF, STEEPEST = 0.1, 0.5
-KERNEL_S = 1e-6
-"""What a kernel takes that has next to nothing to do."""
-MANY = 20
-"""Of so many operators of a name or more, the shortest tell what the least of them takes."""
+NEAR_SIZE = 1.0
+"""Nearer than this is what has twice or half the batch of a recorded one (0.7), and about its bound."""
+UNALIGNED = 1.8
+"""How much longer a product of 16-bit values takes for each halving of what it loads at once.
+
+Recorded products with 30,522 columns, which load 2 values at once, take 3.3 times their bound, those that
+load 8 1.02 times: 1.8 for each of two halvings.
+"""
+PRODUCT_BEYOND = 1.6
+"""What of operations nobody recorded takes as many times its bound and 3 us: the median of those recorded."""
+OF_OTHER_TENSORS = 0.5
+"""How far apart another number of tensors puts operators of other names; judged, not fitted."""
 PRODUCT_OF_FP32 = 0.13
 """Of the rate of products in TF32, those in float32 reach so much: 67 of 495 TFLOP/s are published."""
 
@@ -47,84 +40,43 @@ class Guess(NamedTuple):
     how: str
 
 
-class _Group:
-    """All recorded operators of a name."""
-
-    def __init__(self, rows: list[tuple[str, Taken, float]]) -> None:
-        # Key, what it took, its bound in seconds.
-        families = [family_of(key) for key, _, _ in rows]
-        empty: Counter[str] = Counter()
-        for (_, taken, _), family in zip(rows, families, strict=True):
-            empty[family.kind] += 1 if taken.kernels < 0.5 else -1
-        self.empty = empty
-        self.all_empty = sum(empty.values()) > 0
-        some = [
-            (key, taken, bound, family)
-            for (key, taken, bound), family in zip(rows, families, strict=True)
-            if taken.kernels >= 0.5
-        ]
-        self.keys = [key for key, *_ in some]
-        self.families = [family for *_, family in some]
-        self.seconds = np.array([taken.seconds for _, taken, _, _ in some])
-        self.kernels = np.array([taken.kernels for _, taken, _, _ in some])
-        short = float(np.quantile(self.seconds, 0.1)) if len(some) >= MANY else 0.0
-        self.least_s = max(KERNEL_S, short)
-        self.bounds = np.log(np.array([self.least_s + bound for _, _, bound, _ in some]))
-        self.beyond = np.log(self.seconds) - self.bounds
-        self.kinds = np.array([family.kind for family in self.families])
-        self.dtypes = np.array([family.dtypes for family in self.families])
-        self.sizes = {
-            length: np.array(
-                [each.sizes if len(each.sizes) == length else (0,) * length for each in self.families]
-            )
-            for length in {len(each.sizes) for each in self.families}
-        }
-        self.lengths = np.array([len(each.sizes) for each in self.families])
-
-    def launches_nothing(self, kind: str) -> bool:
-        """Say whether such an operator had no kernels more often than not."""
-        return self.empty[kind] > 0 if kind in self.empty else self.all_empty
-
-    def beyond_at(self, bound: float, nearest: npt.NDArray[np.intp], weights: Array) -> float:
-        """Return what is beyond the bound by the line through the nearest, whose slope is kept small."""
-        bounds, beyond = self.bounds[nearest], self.beyond[nearest]
-        middle, level = float(weights @ bounds), float(weights @ beyond)
-        spread = float(weights @ (bounds - middle) ** 2)
-        slope = float(weights @ ((bounds - middle) * (beyond - level))) / (spread + STIFF)
-        return level + max(-STEEPEST, min(STEEPEST, slope)) * (bound - middle)
-
-    def distances(self, family: Family, bound: float) -> Array:
-        """Return how far each recorded operator is; ``bound`` is the logarithm of seconds."""
-        found = OF_OTHER_KIND * (self.kinds != family.kind) + OF_OTHER_DTYPE * (self.dtypes != family.dtypes)
-        found = found + OF_OTHER_BOUND * np.abs(self.bounds - bound)
-        length = len(family.sizes)
-        if length in self.sizes:
-            apart = np.sqrt(((self.sizes[length] - np.array(family.sizes)) ** 2).sum(axis=1))
-            return np.asarray(found + np.where(self.lengths == length, apart, 1.0))
-        return np.asarray(found + 1.0)
-
-
 class Times:
-    """What operators take on a card, asked by key."""
+    """What operators take on a card, asked by key.
 
-    def __init__(self, table: TimesTable) -> None:
+    ``choose`` says how cuDNN runs a convolution that the table does not hold, in each direction.
+    """
+
+    def __init__(
+        self, table: TimesTable, choose: Callable[[str], tuple[Choice, ...] | None] = lambda key: None
+    ) -> None:
         self._taken = table.taken
+        self._choices = table.choices
+        self._choose = choose
         self._rates = table.about["rates"]
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[tuple[str, bool], Group] = {}
         self._asked: dict[str, Guess] = {}
-        self._by_name: dict[str, list[tuple[str, Taken, float]]] = {}
-        for key, (taken, size, flops) in self._taken.items():
-            self._by_name.setdefault(name_of(key), []).append((key, taken, self.bound_s(key, size, flops)))
+        self._by_name: dict[str, list[str]] = {}
+        for key in self._taken:
+            self._by_name.setdefault(name_of(key), []).append(key)
 
     def bound_s(self, key: str, size: int, flops: int) -> float:
         """Seconds that its bytes or its operations take at the card's rates, whichever take longer."""
+        return float(max(size / self._rates["copy_bytes_per_s"], flops / self._flops_per_s(key)))
+
+    def _flops_per_s(self, key: str) -> float:
         if in_16_bits(key):
-            rate = self._rates["matrix_flops_per_s_bf16"]
-        else:
-            rate = self._rates["matrix_flops_per_s_fp32"]  # TF32
-            if name_of(key) in PRODUCTS:
-                rate *= PRODUCT_OF_FP32
-        return float(max(size / self._rates["copy_bytes_per_s"], flops / rate))
+            return float(self._rates["matrix_flops_per_s_bf16"])
+        of_tf32 = PRODUCT_OF_FP32 if name_of(key) in PRODUCTS else 1.0
+        return float(self._rates["matrix_flops_per_s_fp32"]) * of_tf32
+
+    def _least_s(self, key: str, size: int, flops: int, choices: tuple[Choice, ...]) -> float:
+        """Do as ``bound_s``, but with a convolution's workspaces, and with what a product loads at once."""
+        one = convolved(key)
+        if one is not None:
+            return one.bound_s(choices, self._rates["copy_bytes_per_s"], self._flops_per_s(key))
+        if name_of(key) in PRODUCTS:
+            flops = round(flops * UNALIGNED ** math.log2(LOADED / loaded_at_once(key)))
+        return self.bound_s(key, size, flops)
 
     def of(self, key: str, size: int, flops: int) -> Guess:
         """Return what one call takes, from its key, bytes and operations."""
@@ -137,27 +89,35 @@ class Times:
         family = family_of(key)
         if family.name not in self._by_name:
             return self._of_others(key, size, flops)
-        group = self._group(family.name)
+        choices = None if convolved(key) is None else self._choices.get(key) or self._choose(key)
+        group = self._group(family.name, choices is not None)
         if group.launches_nothing(family.kind) or not len(group.seconds):
             return Guess(Taken(0.0, 0.0), NEAR)
         if family.name.startswith(ON_LISTS) and (found := self._of_lists(key, size, group)) is not None:
             return found
-        bound = math.log(group.least_s + self.bound_s(key, size, flops))
-        distances = group.distances(family, bound)
-        nearest = np.argsort(distances, kind="stable")[:NEIGHBOURS]
-        weights = 1 / (distances[nearest] ** 2 + SMOOTHING)
-        weights /= weights.sum()
-        seconds = math.exp(bound + group.beyond_at(bound, nearest, weights))
-        least = float(distances[nearest[0]])
+        bound = math.log(group.least_s + self._least_s(key, size, flops, choices or ()))
+        distances = group.distances(family, bound, tuple(one.engine for one in choices or ()))
+        seconds = math.exp(bound + group.beyond_at(distances))
+        least = float(distances.min())
         how = NEAR if least < NEAR_SIZE else FAR if least < OF_OTHER_KIND else OTHER
-        return Guess(Taken(seconds, float(weights @ group.kernels[nearest])), how)
+        if how == NEAR and self._choices and choices is None and convolved(key) is not None:
+            how = FAR  # by which engine is not known
+        return Guess(Taken(seconds, group.kernels_at(distances)), how)
 
-    def _group(self, name: str) -> _Group:
-        if name not in self._groups:
-            self._groups[name] = _Group(self._by_name[name])
-        return self._groups[name]
+    def _group(self, name: str, with_engines: bool) -> Group:
+        """Return the recorded operators of a name; ``with_engines`` those of which they are known."""
+        asked = name, with_engines
+        if asked not in self._groups:
+            rows = []
+            for key in self._by_name[name]:
+                taken, size, flops = self._taken[key]
+                choices = self._choices.get(key, ()) if with_engines else ()
+                engines = tuple(one.engine for one in choices)
+                rows.append(Row(key, taken, self._least_s(key, size, flops, choices), engines))
+            self._groups[asked] = Group(rows)
+        return self._groups[asked]
 
-    def _of_lists(self, key: str, size: int, group: _Group) -> Guess | None:
+    def _of_lists(self, key: str, size: int, group: Group) -> Guess | None:
         """Take an optimizer's operator by its tensors and its bytes, where three or more were recorded."""
         dtypes = family_of(key).dtypes
         rows = [
@@ -177,12 +137,14 @@ class Times:
     def _of_others(self, key: str, size: int, flops: int) -> Guess:
         """Take an operator that no step had as those that moved about as many bytes in as many tensors."""
         if flops:
-            return Guess(Taken(3 * KERNEL_S + 1.5 * self.bound_s(key, size, flops), 1.0), UNKNOWN)
+            return Guess(
+                Taken(PRODUCT_BEYOND * (3 * KERNEL_S + self.bound_s(key, size, flops)), 1.0), UNKNOWN
+            )
         sizes, tensors, in_place, beyond = self._plain
         apart = np.abs(sizes - math.log(max(1, size)))
-        apart = apart + 0.5 * (tensors != len(TENSOR.findall(key)))
-        apart = apart + 0.5 * (in_place != name_of(key).endswith("_"))
-        nearest = np.argsort(apart, kind="stable")[: 2 * NEIGHBOURS]
+        apart = apart + OF_OTHER_TENSORS * (tensors != len(TENSOR.findall(key)))
+        apart = apart + OF_OTHER_TENSORS * (in_place != name_of(key).endswith("_"))
+        nearest = np.argsort(apart, kind="stable")[: 2 * NEAREST]
         share = math.exp(float(np.median(beyond[nearest]))) if len(nearest) else 1.3
         return Guess(Taken(share * (KERNEL_S + self.bound_s(key, size, 0)), 1.0), UNKNOWN)
 

@@ -39,7 +39,8 @@ def busy_fields(found: StepTime | None) -> dict[str, Any]:
 def busy_line(fields: Mapping[str, Any]) -> str:
     """Say how long the kernels of a step run."""
     likely, low, high = (duration(fields[f"gpu_busy_{end}s"]) for end in ("", "low_", "high_"))
-    return f"Its kernels run for {likely}, with 90 % between {low} and {high}: a step takes as long at least."
+    span = f"{likely}, nine times in ten between {low} and {high}"
+    return f"Its kernels run for {span}: a step takes as long at least."
 
 
 def time_lines(found: StepTime, fields: Mapping[str, Any]) -> list[str]:
@@ -51,14 +52,16 @@ def time_lines(found: StepTime, fields: Mapping[str, Any]) -> list[str]:
     elif fields["image_size"]:
         what = "images"
     likely, low, high = (duration(one) for one in (found.step_s, found.low_s, found.high_s))
-    first = f"A step takes {likely} under {fields['step_engine']}, with 90 % between {low} and {high}: "
+    engine = fields["step_engine"]
+    first = f"A step takes {likely} under {engine}, nine times in ten between {low} and {high}: "
     share = f"{100 * found.recorded_share:.0f} %"
     last = f"{share} of it was recorded with these shapes, all with torch {found.recorded_with}."
     if found.basis == FROM_RATES:
-        first = f"A step would take {likely} under {fields['step_engine']}, between {low} and {high}: "
+        first = f"A step would take {likely} under {engine}, between {low} and {high}: "
         last = "Estimated from another card's operators and the rates of both."
+    unasked = "" if found.unasked is None else f" {found.unasked}."
     return [
-        f"{first}{count / found.step_s:,.0f} {what} a second. {last}",
+        f"{first}{count / found.step_s:,.0f} {what} a second. {last}{unasked}",
         f"By operator: {_listed(found.contributors)}.",
         f"By module: {_listed(found.modules)}.",
     ]

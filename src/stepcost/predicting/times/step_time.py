@@ -13,7 +13,9 @@ from stepcost.catalog.cards import Card
 from stepcost.catalog.engines import ENGINES
 from stepcost.operators import Operator
 from stepcost.predicting.attention import attention_on
-from stepcost.predicting.times.family import key_of, name_of
+from stepcost.predicting.times.chosen import Choose, choosing, cudnn_of
+from stepcost.predicting.times.convolved import convolved
+from stepcost.predicting.times.keys import key_of, name_of
 from stepcost.predicting.times.nearest import RECORDED as AS_RECORDED
 from stepcost.predicting.times.nearest import Times
 from stepcost.predicting.times.table import TimesTable, table_of
@@ -66,6 +68,8 @@ class StepTime:
     """Of the operators' seconds those that were recorded with these very shapes."""
     recorded_with: str = ""
     """The torch with which they were recorded."""
+    unasked: str | None = None
+    """Why how cuDNN runs the convolutions that were not recorded is not known; ``None`` where it is."""
 
 
 def predict_time(request: Request, card: Card) -> StepTime:
@@ -74,7 +78,7 @@ def predict_time(request: Request, card: Card) -> StepTime:
     Raises ``ValueError`` with one line where that cannot be said: for an engine whose steps are not captured
     (the processor decides what those take), for a card without a table, and for what cannot be traced.
     """
-    return step_time(predict_parts(request, card), _recorded_on(card))
+    return timed(predict_parts(request, card), card)
 
 
 def predict_busy(request: Request, card: Card) -> StepTime:
@@ -84,7 +88,7 @@ def predict_busy(request: Request, card: Card) -> StepTime:
     decides. Raises ``ValueError`` as ``predict_time`` does.
     """
     parts = predict_parts(replace(request, engine="graph"), card)
-    return step_time(parts, replace(_recorded_on(card), gap_s=0.0))
+    return timed(parts, card, gap_s=0.0)
 
 
 def predict_parts(request: Request, card: Card) -> list[Part]:
@@ -107,9 +111,26 @@ def why_not_timed(request: Request) -> str | None:
     return engine.why_not_timed or engine.why_not(request.optimizer)
 
 
+def timed(parts: Sequence[Part], card: Card, gap_s: float | None = None) -> StepTime:
+    """Add up the parts of a step on a card with a table, and say if cuDNN could not be asked about some."""
+    table = _recorded_on(card)
+    found = step_time(parts, table if gap_s is None else replace(table, gap_s=gap_s))
+    others = (one for one in parts if one.how != AS_RECORDED)
+    if _choosing(card) is not None or not any(convolved(key_of(one.operator.key)) for one in others):
+        return found
+    why = f"cuDNN {cudnn_of(table)}, with which times were recorded, is not installed"
+    return replace(found, unasked=f"{why}: how it runs convolutions of other shapes is not known")
+
+
 @functools.cache
 def _times(card: Card) -> Times:
-    return Times(_recorded_on(card))
+    choose = _choosing(card)
+    return Times(_recorded_on(card)) if choose is None else Times(_recorded_on(card), choose)
+
+
+@functools.cache
+def _choosing(card: Card) -> Choose | None:
+    return choosing(card, _recorded_on(card))
 
 
 def _recorded_on(card: Card) -> TimesTable:

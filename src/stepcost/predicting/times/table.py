@@ -6,12 +6,13 @@ import functools
 import gzip
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from stepcost.catalog.cards import Card
+from stepcost.predicting.times.convolved import Choice
 
 TABLES = Path(__file__).parents[1] / "tables"
 
@@ -56,6 +57,8 @@ class TimesTable:
     doubts: dict[str, float]
     """By how operators are known, by which share of their time a step may be off; ``step`` of any."""
     steps: tuple[Step, ...]
+    choices: dict[str, tuple[Choice, ...]] = field(default_factory=dict)
+    """By key of a convolution how cuDNN runs it, in each direction; none in a table made without cuDNN."""
 
     @functools.cached_property
     def taken(self) -> dict[str, tuple[Taken, int, int]]:
@@ -90,6 +93,7 @@ class TimesTable:
             "gap_s": self.gap_s,
             "doubts": self.doubts,
             "keys": list(keys),
+            "choices": [self.choices.get(key) for key, *_ in keys],
             "steps": rows,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,14 @@ def load(path: Path) -> TimesTable:
         Step(request=one["request"], step_s=one["step_s"], entries=entries(one["entries"]))
         for one in plain["steps"]
     )
-    return TimesTable(about=plain["about"], gap_s=plain["gap_s"], doubts=plain["doubts"], steps=steps)
+    choices = {
+        key: tuple(Choice(*one) for one in each)
+        for (key, *_), each in zip(keys, plain.get("choices", ()), strict=False)
+        if each is not None
+    }
+    return TimesTable(
+        about=plain["about"], gap_s=plain["gap_s"], doubts=plain["doubts"], steps=steps, choices=choices
+    )
 
 
 def table_name(card: str) -> str:

@@ -61,7 +61,10 @@ def sentences(steps: Sequence[Row], prices: ByCard | None = None, epoch: int = E
         )
     said += cheapest(steps, prices, epoch)
     said += [f"{names}: {why}." for why, names in reasons(steps, "fits", refused=True).items()]
-    no_time = reasons(steps, "step_s", refused=False)
+    without = [row for row in steps if row.get("step_s") is None]
+    no_time = reasons(without, "step_s", refused=False)
+    in_doubt = reasons([row for row in steps if row not in without], "step_s", refused=False)
+    said += [f"Times of {names} are less sure: {why}." for why, names in in_doubt.items()]
     if have_time:
         said += [f"No time of {names}: {why}." for why, names in no_time.items()]
     elif no_time:  # what is so of the first card is so of all
