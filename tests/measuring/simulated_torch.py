@@ -100,6 +100,7 @@ def _of_torch(card: SimulatedCard) -> dict[Any, dict[str, Any]]:
             "max_memory_allocated": counter(lambda: allocator.peak_allocated_bytes),
             "memory_reserved": counter(lambda: allocator.reserved_bytes),
             "max_memory_reserved": counter(lambda: allocator.peak_reserved_bytes),
+            "memory_stats": counter(lambda: {"num_alloc_retries": allocator.retries}),
             "memory_stats_as_nested_dict": counter(
                 lambda: {"allocation": {"all": {"allocated": card.allocations}}}
             ),

@@ -252,6 +252,18 @@ def test_an_attempt_tells_the_peak_of_both_steps():
     assert peak == measured("small-cnn", "adam", 4).peak_allocated_bytes
 
 
+@pytest.mark.parametrize(("retries", "steps"), [((3, 3), 2), ((0, 1, 2, 2), 4), (range(20), 8)])
+def test_an_attempt_goes_on_while_cached_memory_is_given_back(monkeypatch, retries, steps):
+    """It ends with the first step that found room without, after eight at most."""
+    with simulated_card():
+        held = Configuration(asked("small-cnn", "sgd", 2))
+        counts, taken = iter(retries), []
+        monkeypatch.setattr("torch.cuda.memory_stats", lambda: {"num_alloc_retries": next(counts)})
+        monkeypatch.setattr(held, "training_step", lambda batch: taken.append(batch))
+        held.attempt()
+    assert len(taken) == steps
+
+
 def test_a_prepared_step_is_read_after_warm_up():
     """By hand: after four steps what is cached is given back, and the fifth step is read alone."""
     with simulated_card(bare=True):

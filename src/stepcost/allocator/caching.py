@@ -68,6 +68,8 @@ class CachingAllocator:
         self.reserved_bytes = 0
         self.peak_allocated_bytes = 0
         self.peak_reserved_bytes = 0
+        self.retries = 0
+        """How often all cached segments were given back to go on (torch's ``num_alloc_retries``)."""
         self._addresses = AddressSpace()
         # Per pool and stream, (bytes, address) of its free blocks in order: a bisection finds the best fit.
         self._free: defaultdict[tuple[bool, int], list[tuple[int, int]]] = defaultdict(list)
@@ -195,6 +197,7 @@ class CachingAllocator:
     def _new_segment(self, wanted: int, small: bool, stream: int) -> Block:
         size = segment_bytes(wanted)
         if not self._fits(size):
+            self.retries += 1
             self.empty_cache()
             if not self._fits(size):
                 raise OutOfMemory(

@@ -26,6 +26,7 @@ from stepcost.measuring.launch import Launch, build_step
 from stepcost.prepare import batch_of, prepare
 from stepcost.reading import FORWARD, PHASES, ModulesKept, Moment, Reading
 from stepcost.request import Request
+from stepcost.search import MOST_STEPS
 from stepcost.step import TrainingStep
 from stepcost.tensors import count_step
 from stepcost.workload import Workload, workload_of
@@ -116,11 +117,22 @@ class Configuration:
         return self.parts_s
 
     def attempt(self) -> tuple[int, float]:
-        """Take two steps, to see whether they fit: peak of allocated bytes, seconds of the second step."""
+        """Take steps, to see whether they fit: peak of allocated bytes, seconds of the second step.
+
+        Two, and more while a step goes on only because cached segments were given back (``num_alloc_retries``
+        of ``torch.cuda.memory_stats``), at most ``MOST_STEPS``: the next may then run out of memory.
+        """
         enter_phase("first step")
         self.step()
         enter_phase("second step")
+        before = _retries()
         seconds = self.timed_steps(1)[0]
+        for number in range(3, MOST_STEPS + 1):
+            if (now := _retries()) == before:
+                break
+            before = now
+            enter_phase(f"step {number}")
+            self.step()
         return torch.cuda.max_memory_allocated(), seconds
 
     def reading(self) -> Reading:
@@ -246,3 +258,9 @@ class Configuration:
             return ledger, alike_together(kept_by_module(history, changes)), {}
         except HistoryUnavailable as error:
             return ledger, None, {"kept_by_modules": str(error)}
+
+
+def _retries() -> int:
+    """How often the allocator gave back all cached segments, since the process began, to go on."""
+    count: int = torch.cuda.memory_stats()["num_alloc_retries"]
+    return count

@@ -116,7 +116,7 @@ class Measurements:
         return {"fits": True, "clocks": clocks, **held, **energy, **figures, "unread": unread}
 
     def trial(self, request: Request) -> Trial:
-        """Take two steps in a fresh process, to see whether they fit.
+        """Take steps in a fresh process, to see whether they fit (``Configuration.attempt``).
 
         They do not where they run out of memory, or where the system kills the child, as it does where host
         memory runs out. Raises ``MeasureError``, which names the batch size, for any other end.

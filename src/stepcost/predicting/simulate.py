@@ -11,9 +11,11 @@ from stepcost.allocator.caching import Block, CachingAllocator, OutOfMemory
 from stepcost.ledger import ALWAYS, Allocation, Peak, ledger_at_peak
 from stepcost.predicting import tape, trace
 from stepcost.predicting.convolution import Convolution
+from stepcost.predicting.further import DONE, with_more_steps
 from stepcost.predicting.trace import Trace
 from stepcost.predicting.workspaces import Workspaces
 from stepcost.reading import BACKWARD, FORWARD, PHASES
+from stepcost.search import MOST_STEPS
 
 
 @dataclass(kw_only=True)
@@ -56,6 +58,8 @@ class _Run:
         self._done: list[Allocation] = []
         self._forward_ends: list[int] = []
         self._now = self._at_start = self._between_steps = 0
+        self.retries_before = 0
+        """Of the allocator, before the step under way."""
         self.phase = "model to the device"
 
     def allocate(self, key: Any, size_bytes: int) -> None:
@@ -150,6 +154,7 @@ class _Run:
         self._forward_ends.clear()
         self.result.phase_peak_bytes.clear()
         self._now = 0
+        self.retries_before = self.allocator.retries
         self._at_start = self.allocator.peak_allocated_bytes = self.allocator.allocated_bytes
         self.phase = PHASES[0]
 
@@ -179,5 +184,22 @@ class _Run:
 
 
 def simulate(traced: Trace, workspaces: Workspaces, capacity_bytes: int | None) -> Simulation:
-    """Replay ``traced`` on a card with ``workspaces`` and ``capacity_bytes`` (``None``: no end)."""
-    return _Run(traced, workspaces, capacity_bytes).go(traced)
+    """Replay ``traced`` on a card with ``workspaces`` and ``capacity_bytes`` (``None``: no end).
+
+    A step that went on only because cached segments were given back leaves others than it found, and the next
+    may run out of memory: such a run takes ``MOST_STEPS``, and fits where none of them does. Figures are those
+    of the last traced step.
+    """
+    run = _Run(traced, workspaces, capacity_bytes)
+    found = run.go(traced)
+    if found.peak is None or run.allocator.retries == run.retries_before:
+        return found
+    steps = sum((action, what) == DONE for action, what, _ in traced.events)
+    more = with_more_steps(traced, MOST_STEPS - steps)
+    if more is None:
+        return found
+    further = _Run(more, workspaces, capacity_bytes).go(more)
+    if further.peak is None:
+        done = sum(name == trace.STEP_DONE for name, _ in further.marks)
+        found.peak, found.out_of_memory_in = None, f"{further.out_of_memory_in} (in step {done + 1})"
+    return found
