@@ -2,10 +2,10 @@
 
 ``python -m experiments.step_times --gpu h100-80gb``: predicts each recorded step of the table from the others
 and prints a Markdown table: with its own operators in the table, without its batch size, its model, its
-series (all ResNets), and the models of ``time-steps-blind.txt`` from a table without them. Beside it plain
-roofline (bytes or operations of each operator at the card's measured rates) and, with
-``--runtime-estimator`` (slow), torch's ``RuntimeEstimator`` on fake tensors. ``--each`` prints every step,
-``--plot`` draws predicted over measured.
+series (all ResNets), and the models that only ``time-steps-blind.txt`` and ``time-steps-more.txt`` name, from
+a table without them. Beside it plain roofline (bytes or operations of each operator at the card's measured
+rates) and, with ``--runtime-estimator`` (slow), torch's ``RuntimeEstimator`` on fake tensors. ``--each``
+prints every step, ``--plot`` draws predicted over measured.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ from stepcost.predicting.times.nearest import Times
 from stepcost.predicting.times.table import Step, TimesTable, table_of
 from stepcost.request import Request, step_named
 
-BLIND = Path(__file__).parent / "time-steps-blind.txt"
-WITH_ANOTHER, BLIND_MODELS = "batch size, of which another was recorded", "all models of the blind list"
+LISTS = Path(__file__).parent
+BLIND, NOT_BLIND = ("time-steps-blind.txt", "time-steps-more.txt"), "time-steps.txt"
+WITH_ANOTHER, BLIND_MODELS = "batch size, of which another was recorded", "all models of the blind lists"
 DATA_SHEET_FLOPS = {"torch.float32": 67.5, "torch.bfloat16": 1979.0}
 """TFLOP/s of an H100 as torch's own ``_inductor/analysis/device_info.py`` has them."""
 DATA_SHEET_GB_PER_S = 3352
@@ -61,10 +62,15 @@ class Compared(NamedTuple):
         return self.predicted_s / self.step.step_s - 1
 
 
-def named_blind() -> list[str]:
-    """List the models that are to contribute nothing."""
-    lines = (line.strip() for line in BLIND.read_text().splitlines())
-    return [model_of(vars(step_named(line))) for line in lines if line and not line.startswith("#")]
+def named_blind() -> set[str]:
+    """Name the models that are to contribute nothing: those of the later lists that the first one lacks."""
+    return set().union(*map(models_in, BLIND)) - models_in(NOT_BLIND)
+
+
+def models_in(name: str) -> set[str]:
+    """Name the models of a list of steps."""
+    lines = (line.strip() for line in (LISTS / name).read_text().splitlines())
+    return {model_of(vars(step_named(line))) for line in lines if line and not line.startswith("#")}
 
 
 def has_another_batch(step: Step, steps: Iterable[Step]) -> bool:
@@ -84,7 +90,7 @@ def compared(found: Sequence[Outcome], doubts: dict[str, float]) -> list[Compare
 
 def tables(table: TimesTable) -> Iterator[tuple[str, list[Compared]]]:
     """Yield what is left out, in words, with the steps predicted so."""
-    blind = set(named_blind())
+    blind = named_blind()
     own = replace(table, steps=tuple(one for one in table.steps if model_of(one.request) not in blind))
     others = [one for one in table.steps if model_of(one.request) in blind]
     found = {name: outcomes(own, leaves) for name, leaves in LEFT_OUT.items()}

@@ -259,7 +259,7 @@ def test_an_attempt_goes_on_while_cached_memory_is_given_back(monkeypatch, retri
         held = Configuration(asked("small-cnn", "sgd", 2))
         counts, taken = iter(retries), []
         monkeypatch.setattr("torch.cuda.memory_stats", lambda: {"num_alloc_retries": next(counts)})
-        monkeypatch.setattr(held, "training_step", lambda batch: taken.append(batch))
+        monkeypatch.setattr(held, "training_step", taken.append)
         held.attempt()
     assert len(taken) == steps
 

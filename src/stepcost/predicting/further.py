@@ -23,19 +23,17 @@ def with_more_steps(traced: Trace, steps: int) -> Trace | None:
     events, streams = list(traced.events), dict(traced.streams)
     names = made
     for again in range(steps):
-        previous, names = names, [("again", again, one) for one in made]
+        # Traced allocations are numbered from 0 on.
+        previous, names = names, [-1 - again * len(made) - number for number in range(len(made))]
         streams |= {
             name: streams[one] for name, one in zip(names, made, strict=True) if one in traced.streams
         }
+        now = {one: names[number] for one, number in place.items()}
+        now |= {one: previous[number] for one, number in earlier.items()}
         for action, what, more in last:
-            if action in (ALLOC, FREE):
-                if what in place:
-                    what = names[place[what]]
-                elif what in earlier:
-                    what = previous[earlier[what]]
-                else:  # it frees what an older step left, which only happens once
-                    return None
-            events.append((action, what, more))
+            if action in (ALLOC, FREE) and what not in now:
+                return None  # it frees what an older step left, which happens once
+            events.append((action, now[what] if action in (ALLOC, FREE) else what, more))
     return replace(traced, events=events, streams=streams)
 
 
@@ -47,5 +45,5 @@ def _course(event: Event) -> tuple[object, ...]:
     return (action, more) if action in (ALLOC, FREE) else (action, what, more)
 
 
-def _made(events: Sequence[Event]) -> list[object]:
+def _made(events: Sequence[Event]) -> list[int]:
     return [what for action, what, _ in events if action == ALLOC]

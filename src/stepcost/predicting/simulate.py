@@ -186,9 +186,9 @@ class _Run:
 def simulate(traced: Trace, workspaces: Workspaces, capacity_bytes: int | None) -> Simulation:
     """Replay ``traced`` on a card with ``workspaces`` and ``capacity_bytes`` (``None``: no end).
 
-    A step that went on only because cached segments were given back leaves others than it found, and the next
-    may run out of memory: such a run takes ``MOST_STEPS``, and fits where none of them does. Figures are those
-    of the last traced step.
+    A step that went on only because cached segments were given back leaves others than it found, and the
+    next may run out of memory: such a run takes ``MOST_STEPS``, and fits where none of them does. Figures are
+    those of the last traced step.
     """
     run = _Run(traced, workspaces, capacity_bytes)
     found = run.go(traced)
