@@ -94,7 +94,7 @@ def tables(table: TimesTable) -> Iterator[tuple[str, list[Compared]]]:
     own = replace(table, steps=tuple(one for one in table.steps if model_of(one.request) not in blind))
     others = [one for one in table.steps if model_of(one.request) in blind]
     found = {name: outcomes(own, leaves) for name, leaves in LEFT_OUT.items()}
-    doubts = doubts_of([one for name in TEACH for one in found[name]])
+    doubts = doubts_of([one for name in TEACH for one in found[name]], found[NOTHING])
     yield NOTHING, compared(found[NOTHING], doubts)
     neighboured = [one for one in found[BATCH] if has_another_batch(one.step, own.steps)]
     yield WITH_ANOTHER, compared(neighboured, doubts)

@@ -63,8 +63,8 @@ def test_the_operator_that_became_slower_is_named() -> None:
 
 
 def test_a_card_without_a_table_has_a_prediction_from_rates() -> None:
-    """An H200's step is measured as any; its prediction says that it is from another card's rates."""
-    found = beside(REQUEST, CARDS["h200-141gb"].gpu, None)
+    """An A100's step is measured as any; its prediction says that it is from another card's rates."""
+    found = beside(REQUEST, CARDS["a100-80gb"].gpu, None)
     assert found["predicted_step"]["step_basis"] == "from rates"
     assert "by_operator_s" not in found
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import pytest
 
+from experiments.from_rates import estimated, steps_of
 from stepcost.catalog.cards import CARDS
 from stepcost.operators import Operator
 from stepcost.predicting.times import FROM_RATES, Part, StepTime
@@ -82,3 +85,14 @@ def test_a_step_is_labelled_and_keeps_its_doubt() -> None:
     assert [(one.name, one.kernels) for one in found.modules] == [("layer", 2)]
     other = from_rates(parts, step, H100, A100)
     assert other.high_s / other.step_s > found.high_s / found.step_s, "an A100 is another chip"
+
+
+def test_steps_of_an_h200_from_those_of_an_h100() -> None:
+    """Of all that both recorded half are within 5 %, the worst within 15 %, and nine of ten intervals held."""
+    first, second = steps_of(H100), steps_of(H200)
+    both = first.keys() & second.keys()
+    assert len(both) > 140
+    found = [(estimated(first[name], H100, H200), second[name].step_s) for name in both]
+    errors = [abs(one.step_s / measured_s - 1) for one, measured_s in found]
+    assert median(errors) < 0.05 and max(errors) < 0.15
+    assert sum(one.low_s <= measured_s <= one.high_s for one, measured_s in found) > 0.9 * len(both)

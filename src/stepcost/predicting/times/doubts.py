@@ -113,23 +113,28 @@ def outcome(step: Step, times: Times, gap_s: float) -> Outcome:
     return Outcome(step, busy_s + gap_s * kernels, {how: seconds / busy_s for how, seconds in by_how.items()})
 
 
-def doubts_of(found: Sequence[Outcome]) -> dict[str, float]:
+def doubts_of(found: Sequence[Outcome], recorded: Sequence[Outcome]) -> dict[str, float]:
     """Learn by how much steps are off, from how their seconds are known: so that ``TAUGHT`` of them are held.
 
-    What was recorded is off by ``LEAST_DOUBT``, the rest in proportion to ``DOUBTS``. One figure is learned,
-    since several follow the few steps at hand too closely: they held 75 % of those of another card.
+    What was recorded is off by as much as steps with nothing left out (``recorded``) are, at least by
+    ``LEAST_DOUBT``; the rest in proportion to ``DOUBTS``. One figure is learned of that, since several follow
+    the few steps at hand too closely: they held 75 % of those of another card.
     """
+    least = max(LEAST_DOUBT, float(np.quantile([_off(one) for one in recorded], TAUGHT)))
     needs = []
     for one in found:
-        off = max(one.error, 1 / (1 + one.error) - 1) - LEAST_DOUBT
         unsure = sum(DOUBTS[how] * share for how, share in one.shares.items() if how in DOUBTS)
-        needs.append(max(0.0, off) / unsure if unsure else 0.0)
+        needs.append(max(0.0, _off(one) - least) / unsure if unsure else 0.0)
     needed = float(np.quantile(needs, TAUGHT))
-    return {STEP: LEAST_DOUBT, **{how: round(needed * times, 4) for how, times in DOUBTS.items()}}
+    return {STEP: round(least, 4), **{how: round(needed * times, 4) for how, times in DOUBTS.items()}}
+
+
+def _off(one: Outcome) -> float:
+    """Return the share by which a step is too slow or too fast, as the interval has it."""
+    return max(one.error, 1 / (1 + one.error) - 1)
 
 
 def with_doubts(table: TimesTable) -> TimesTable:
     """Return a table with what its own steps teach, each left out with its batch size, model and series."""
-    return replace(
-        table, doubts=doubts_of([one for name in TEACH for one in outcomes(table, LEFT_OUT[name])])
-    )
+    found = {name: outcomes(table, LEFT_OUT[name]) for name in (NOTHING, *TEACH)}
+    return replace(table, doubts=doubts_of([one for name in TEACH for one in found[name]], found[NOTHING]))
