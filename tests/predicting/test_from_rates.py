@@ -88,7 +88,7 @@ def test_a_step_is_labelled_and_keeps_its_doubt() -> None:
 
 
 def test_steps_of_an_h200_from_those_of_an_h100() -> None:
-    """Of all that both recorded half are within 5 %, the worst within 15 %, and nine of ten intervals held."""
+    """Of all that both recorded half are within 5 %, the worst within 15 %; nine of ten intervals held."""
     first, second = steps_of(H100), steps_of(H200)
     both = first.keys() & second.keys()
     assert len(both) > 140
