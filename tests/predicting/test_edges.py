@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from stepcost.predicting.further import with_more_steps
 from stepcost.predicting.simulate import simulate
@@ -17,7 +15,7 @@ from stepcost.search import MOST_STEPS
 
 HERE = Path(__file__).parent
 WRITTEN = HERE.parents[1] / "experiments" / "edge-predictions-h100-80gb.jsonl"
-STEP = Request(model="resnet18", optimizer="sgd-momentum", batch_size=32, image_size=32, num_classes=10)
+STEP = Request(model="resnet18", optimizer="adam", batch_size=32, image_size=64, num_classes=10)
 UNASKED = workspaces_on(None, (0, 0))
 
 
@@ -53,14 +51,17 @@ def test_a_repeated_step_is_a_traced_one(traces):
     assert course(more) == course(many)
 
 
-@settings(deadline=None, max_examples=40)
-@given(share=st.floats(0.8, 1.01))
-def test_it_fits_where_all_steps_fit(traces, share):
-    """Between too little room and enough, three steps say what all that are traced would say."""
+def test_it_fits_where_all_steps_fit(traces):
+    """Between too little room and enough, three steps say what eight say; in some rooms a later one has none."""
     few, many = traces
-    room = int(share * simulate(many, UNASKED, None).allocator.peak_reserved_bytes)
-    said, all_steps = simulate(few, UNASKED, room), simulate(many, UNASKED, room)
-    assert (said.peak is None) == (all_steps.peak is None)
+    whole = simulate(many, UNASKED, None).allocator.peak_reserved_bytes
+    later = 0
+    for thousandth in range(880, 1001):
+        room = whole * thousandth // 1000
+        said, all_steps = simulate(few, UNASKED, room), simulate(many, UNASKED, room)
+        assert (said.peak is None) == (all_steps.peak is None), room
+        later += "(in step" in (said.out_of_memory_in or "")
+    assert later
 
 
 def test_what_is_not_alike_is_not_repeated(traces):
