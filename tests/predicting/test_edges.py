@@ -52,7 +52,7 @@ def test_a_repeated_step_is_a_traced_one(traces):
 
 
 def test_it_fits_where_all_steps_fit(traces):
-    """Between too little room and enough, three steps say what eight say; in some rooms a later one has none."""
+    """Between too little room and enough three steps say what eight say; in some rooms a later one fails."""
     few, many = traces
     whole = simulate(many, UNASKED, None).allocator.peak_reserved_bytes
     later = 0
