@@ -38,7 +38,7 @@ SLOW = timed(Operator("sort(f32[1])", 0, 0), 1002 * US, 1)
         (PRODUCT, H200, 1 * MS),
         (PRODUCT, A100, MS * 67 / 19.5),
         (SHORT, A100, 2 * US * 1980 / 1410),
-        (SLOW, A100, MS * 67 / 19.5 + 2 * US * 1980 / 1410),
+        (SLOW, H200, 1002 * US),
     ],
 )
 def test_an_operator_scales_as_what_bounds_it(part: Part, card: object, seconds: float) -> None:
@@ -63,10 +63,18 @@ def test_what_is_far_from_its_bound_has_an_interval() -> None:
     """An operator at half its bandwidth scales by bandwidth or by multiprocessors, and lies between."""
     part = timed(COPY.operator, 2 * MS, 0)
     low, likely, high = on_other(part, H100, A100)
-    by_bandwidth, by_all = 3009 / (2039 * 0.89), 67 / 19.5
+    by_bandwidth, by_all, by_lanes = 3009 / (2039 * 0.89), 132 * 1980 / (108 * 1410), 67 / 19.5
     assert low == pytest.approx(MS * (by_bandwidth + by_bandwidth))
-    assert high == pytest.approx(MS * (by_bandwidth + by_all))
-    assert likely == pytest.approx((low + high) / 2)
+    assert high == pytest.approx(MS * (by_bandwidth + by_lanes))
+    assert likely == pytest.approx(MS * (by_bandwidth + (by_bandwidth + by_all) / 2))
+
+
+def test_what_no_rate_bounds_scales_as_multiprocessors() -> None:
+    """An A100 has 108 at 1,410 MHz for 132 at 1,980; that each has half the fp32 lanes makes the interval."""
+    low, likely, high = on_other(SLOW, H100, A100)
+    latency_s = 2 * US * 1980 / 1410
+    assert low == likely == pytest.approx(MS * 132 * 1980 / (108 * 1410) + latency_s)
+    assert high == pytest.approx(MS * 67 / 19.5 + latency_s)
 
 
 def test_a_step_is_labelled_and_keeps_its_doubt() -> None:

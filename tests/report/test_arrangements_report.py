@@ -34,7 +34,7 @@ NO_BYTES: Fields = {"peak_allocated_bytes": None, "peak_reserved_bytes": None}
         ({"peak_reserved_bytes": 15_100 * MB, "peak_allocated_bytes": 15_100 * MB}, "likely not"),
         ({"ranks": [{"peak_reserved_bytes": 1, "peak_reserved_likely_bytes": [1, 14_000 * MB]}]}, "unknown"),
         ({"context_bytes": 1, "context_likely_bytes": None}, "unknown"),
-        ({"fits": True}, "worst case"),
+        ({"fits": True}, "in range"),
         (NO_BYTES, "refused"),
     ],
 )

@@ -97,10 +97,12 @@ def on_other(part: Part, recorded: Card, card: Card) -> Scaled:
 
     Its bytes or its operations, whichever take longer, are scaled by the cards' rates of them. What it took
     beyond that is latency, scaled by the clocks, and the rest, scaled as the bound is, or as multiprocessors
-    are where it is far from that.
+    and their clocks are where it is far from that; at the ends also as fp32 rates are, which some chips have
+    twice of in a multiprocessor.
     """
     least_s = least(part.operator, recorded)
-    by_all = recorded.fp32_tflops / card.fp32_tflops
+    by_all = recorded.multiprocessors / card.multiprocessors * _slower(recorded, card)
+    by_lanes = recorded.fp32_tflops / card.fp32_tflops
     by_bound = least(part.operator, card) / least_s if least_s else by_all
     bound_s = min(least_s, part.seconds)
     latency_s = min(part.seconds - bound_s, LATENCY_S * part.kernels)
@@ -108,7 +110,8 @@ def on_other(part: Part, recorded: Card, card: Card) -> Scaled:
     fixed_s = bound_s * by_bound + latency_s * _slower(recorded, card)
     near_bound = bound_s / part.seconds if part.seconds else 0.0
     likely = near_bound * by_bound + (1 - near_bound) * by_all
-    ends = min(by_bound, by_all), likely, max(by_bound, by_all)
+    every = by_bound, by_all, by_lanes
+    ends = min(every), likely, max(every)
     return Scaled(*(fixed_s + rest_s * each for each in ends))
 
 

@@ -23,7 +23,7 @@ from stepcost.units import BYTES_NOTE, count, listed, mb_number
 MARK = "*"
 SURE = {
     "yes": "fits",
-    "worst case": "fits where the context is in its likely range",
+    "in range": "fits where the context is in its likely range",
     "likely": "likely fits",
 }
 """Words of whether it fits that let an arrangement be named, the surest first, and how they are said."""

@@ -18,7 +18,7 @@ EPOCH = 50_000
 """Examples in an epoch, unless it is said: as CIFAR-10 has."""
 NOTHING = "-"
 FITS = {
-    "worst case": "{} too where the context is in its likely range",
+    "in range": "{} too where the context is in its likely range",
     "likely": "likely {}",
     "unknown": "it cannot be said of {}",
     "likely not": "likely not {}",
@@ -90,12 +90,12 @@ def cheapest(steps: Sequence[Row], prices: ByCard, epoch: int = EPOCH) -> list[s
 def fits_said(row: Row) -> str:
     """Say ``yes`` or ``no``; ``likely``, ``likely not`` or ``unknown`` where what nobody measured decides.
 
-    ``worst case`` where it fits a card that nobody measured in the worst case that is likely, ``refused`` if
-    such a step is not predicted for the card.
+    ``in range`` where it fits a card that nobody measured if the context is in its likely range, ``refused``
+    if such a step is not predicted for the card.
     """
     if row.get("fits") is not None:
         unmeasured = row.get("context_likely_bytes") is not None
-        return ("worst case" if unmeasured else "yes") if row["fits"] else "no"
+        return ("in range" if unmeasured else "yes") if row["fits"] else "no"
     if not any(row.get(f"largest_batch{end}") is not None for end in ("", "_at_least", "_at_most")):
         return _fits_by_room(row) if row.get("peak_allocated_bytes") is not None else "refused"
     likely, batch = row.get("largest_batch_likely") or (), row["batch_size"]
