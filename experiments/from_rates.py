@@ -15,6 +15,7 @@ from stepcost.operators import Operator
 from stepcost.predicting.times import RECORDED, Part, StepTime
 from stepcost.predicting.times.from_rates import from_rates
 from stepcost.predicting.times.table import Step, table_of
+from stepcost.request import name_of_step
 
 
 def main() -> None:
@@ -53,14 +54,7 @@ def said(errors: list[float]) -> str:
 def steps_of(card: Card) -> dict[str, Step]:
     """Return a card's recorded steps by name; none where it has no table."""
     table = table_of(card)
-    return {} if table is None else {name_of(one.request): one for one in table.steps}
-
-
-def name_of(request: dict[str, Any]) -> str:
-    """Return ``gpt2:adamw:4:1024:fast:bf16``."""
-    size = request["sequence_length"] or request["image_size"]
-    parts = (request["model"], request["optimizer"], request["batch_size"], size)
-    return ":".join(map(str, (*parts, request["engine"], request["precision"])))
+    return {} if table is None else {name_of_step(one.request): one for one in table.steps}
 
 
 def estimated(step: Step, here: Card, there: Card) -> StepTime:

@@ -241,6 +241,13 @@ def step_named(text: str) -> Request:
     return without_images(request, kind_of(model))
 
 
+def name_of_step(fields: Mapping[str, Any]) -> str:
+    """Name a step as ``step_named`` reads it, from the fields of a request."""
+    size = fields["sequence_length"] or fields["image_size"]
+    parts = (fields["model"], fields["optimizer"], fields["batch_size"], size)
+    return ":".join(map(str, (*parts, fields["engine"], fields["precision"])))
+
+
 def example_of(fields: Mapping[str, Any]) -> str:
     """Say what a batch is counted in, from the fields of a request or a stored row."""
     if fields.get("sequence_length"):

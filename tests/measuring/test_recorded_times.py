@@ -2,13 +2,14 @@
 
 import gzip
 import json
+from dataclasses import asdict
 
 import pytest
 
 from stepcost.failures import ChildDied
 from stepcost.machine import Machine
 from stepcost.measuring import times
-from stepcost.request import step_named
+from stepcost.request import name_of_step, step_named
 
 GRAPH, FAST = step_named("resnet18:sgd:2:64:graph"), step_named("resnet18:sgd:4:64:fast:bf16")
 RATES = {"copy_bytes_per_s": 3e12}
@@ -90,3 +91,9 @@ def test_step_is_named_in_one_line():
         assert "\n" not in str(said.value)
     with pytest.raises(ValueError, match="cannot be captured"):
         step_named("resnet18:adagrad:2:64:graph")
+
+
+@pytest.mark.parametrize("name", ["resnet50:sgd:64:224:fast:bf16", "gpt2:adamw:4:512:graph:fp32"])
+def test_a_step_is_named_as_it_is_read(name):
+    """The name that is printed of a step, of images or of tokens, asks for the same step again."""
+    assert name_of_step(asdict(step_named(name))) == name

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stepcost.predicting.further import with_more_steps
+from stepcost.predicting.further import with_steps
 from stepcost.predicting.simulate import simulate
 from stepcost.predicting.tape import ALLOC, FREE
 from stepcost.predicting.trace import trace_run
@@ -43,7 +43,7 @@ def traces():
 def test_a_repeated_step_is_a_traced_one(traces):
     """Repeated, the last of three steps asks for and frees the same bytes as steps that are traced."""
     few, many = traces
-    more = with_more_steps(few, MOST_STEPS - 3)
+    more = with_steps(few, MOST_STEPS)
 
     def course(trace):
         return [(a, x if a in (ALLOC, FREE) else (w, x)) for a, w, x in trace.events]
@@ -66,4 +66,4 @@ def test_it_fits_where_all_steps_fit(traces):
 
 def test_what_is_not_alike_is_not_repeated(traces):
     """Of two steps, of which the first makes the state, nothing is said of further ones."""
-    assert with_more_steps(trace_run(STEP, steps=2), 1) is None
+    assert with_steps(trace_run(STEP, steps=2), 3) is None

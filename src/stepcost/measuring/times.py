@@ -14,7 +14,7 @@ from stepcost import jobs
 from stepcost.catalog.engines import ENGINES
 from stepcost.failures import MeasureError
 from stepcost.measuring.process import Worker, warm_up_server
-from stepcost.request import Request
+from stepcost.request import Request, name_of_step
 
 TIME_LIMIT_S = 60.0
 PREBUILT = ("gpt2", "", "", 0)
@@ -59,9 +59,7 @@ def record_times(
 
 
 def _line(request: Request, row: Row, why_not: str | None, took_s: float) -> str:
-    size = request.sequence_length or request.image_size
-    parts = (request.model, request.optimizer, request.batch_size, size, request.engine, request.precision)
-    asked = ":".join(map(str, parts))
+    asked = name_of_step(asdict(request))
     if why_not is not None:
         return f"{asked}: not recorded: {why_not} ({took_s:.1f} s)"
     kernels = [kernel for _, each in row["calls"] for kernel in each]

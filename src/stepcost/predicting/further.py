@@ -9,9 +9,13 @@ from stepcost.predicting.tape import ALLOC, FREE, MARK, Event
 from stepcost.predicting.trace import STEP_DONE, Trace
 
 
-def with_more_steps(traced: Trace, steps: int) -> Trace | None:
-    """Return a run with its last step repeated ``steps`` times; ``None`` where the last two are not alike."""
-    ends = [place for place, (action, what, _) in enumerate(traced.events, 1) if (action, what) == DONE]
+def with_steps(traced: Trace, steps: int) -> Trace | None:
+    """Return a run of ``steps`` steps, its last one repeated; ``None`` where the last two are not alike."""
+    ends = [
+        place
+        for place, (action, what, _) in enumerate(traced.events, 1)
+        if (action, what) == (MARK, STEP_DONE)
+    ]
     if len(ends) < 3 or ends[-1] != len(traced.events):
         return None
     before, last = traced.events[ends[-3] : ends[-2]], traced.events[ends[-2] :]
@@ -22,7 +26,7 @@ def with_more_steps(traced: Trace, steps: int) -> Trace | None:
     earlier = {what: number for number, what in enumerate(_made(before))}
     events, streams = list(traced.events), dict(traced.streams)
     names = made
-    for again in range(steps):
+    for again in range(steps - len(ends)):
         # Traced allocations are numbered from 0 on.
         previous, names = names, [-1 - again * len(made) - number for number in range(len(made))]
         streams |= {
@@ -35,9 +39,6 @@ def with_more_steps(traced: Trace, steps: int) -> Trace | None:
                 return None  # it frees what an older step left, which happens once
             events.append((action, now[what] if action in (ALLOC, FREE) else what, more))
     return replace(traced, events=events, streams=streams)
-
-
-DONE = (MARK, STEP_DONE)
 
 
 def _course(event: Event) -> tuple[object, ...]:

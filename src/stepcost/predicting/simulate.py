@@ -11,7 +11,7 @@ from stepcost.allocator.caching import Block, CachingAllocator, OutOfMemory
 from stepcost.ledger import ALWAYS, Allocation, Peak, ledger_at_peak
 from stepcost.predicting import tape, trace
 from stepcost.predicting.convolution import Convolution
-from stepcost.predicting.further import DONE, with_more_steps
+from stepcost.predicting.further import with_steps
 from stepcost.predicting.trace import Trace
 from stepcost.predicting.workspaces import Workspaces
 from stepcost.reading import BACKWARD, FORWARD, PHASES
@@ -194,8 +194,7 @@ def simulate(traced: Trace, workspaces: Workspaces, capacity_bytes: int | None) 
     found = run.go(traced)
     if found.peak is None or run.allocator.retries == run.retries_before:
         return found
-    steps = sum((action, what) == DONE for action, what, _ in traced.events)
-    more = with_more_steps(traced, MOST_STEPS - steps)
+    more = with_steps(traced, MOST_STEPS)
     if more is None:
         return found
     further = _Run(more, workspaces, capacity_bytes).go(more)
