@@ -120,6 +120,21 @@ def test_the_context_that_was_never_measured_is_not_nothing(capsys: pytest.Captu
     assert "cuDNN's workspaces" in line
 
 
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [("h100-80gb", "It fits."), ("a10", "It fits where the context is in its likely range.")],
+)
+def test_what_it_fits_by_a_range_says_so(
+    card: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a card that nobody measured the same sentence says on what it rests."""
+    path = tmp_path / "linear.py"
+    layers = "nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))"
+    path.write_text(f"from torch import nn\ndef build(num_classes=10):\n    return {layers}\n")
+    assert predict([f"{path}:build", "--batch-size", "8", "--gpu", card]) == 0
+    assert said in capsys.readouterr().out.splitlines()
+
+
 def test_the_first_line_says_what_it_was_validated_with(capsys: pytest.CaptureFixture[str]) -> None:
     """Card, torch and cuDNN of the runs; of another torch that it was not, and what changed since."""
     ask = ["small-cnn", "--batch-size", "8", "--gpu", "h100-80gb", "--torch"]

@@ -205,7 +205,8 @@ def print_answer(found: Answer) -> None:
 
 def _fits_line(reading: Reading) -> str:
     if reading.fits:
-        return "It fits."
+        of_range = reading.context_likely_bytes is not None  # nobody measured the card
+        return "It fits where the context is in its likely range." if of_range else "It fits."
     if reading.fits is False:
         return f"It does not fit: {reading.reason}."
     return f"It cannot be said whether it fits: {reading.unread['fits']}."
